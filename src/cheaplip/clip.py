@@ -1,0 +1,268 @@
+"""The penalty: λ times the largest quotient over the pairs, in a pass of its own or sharing the batch's."""
+
+import math
+import warnings
+import weakref
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.errors import CheaplipWarning
+from cheaplip.modes import (
+    Model,
+    check_independent_rows,
+    dropout_off,
+    evaluation_mode,
+    refuse_batch_dependent_layers,
+)
+from cheaplip.pairs import PairSet
+from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient
+
+__all__ = ["CLIP", "Aggregate"]
+
+Aggregate = Literal["max", "softmax", "mean"]
+
+_PROBE = 1e-6  # weight at which a shared pass carries the gradients of pairs the penalty itself ignores
+_UNANSWERED = 20  # joint calls without a backward pass before we say so
+
+
+class CLIP(nn.Module):
+    r"""Penalty λ·Lip(f), with Lip(f) the largest difference quotient over a :class:`PairSet`.
+
+    Two forms. ``clip(model)`` works with any model in any mode: the pairs have a pass of their own, in evaluation
+    mode, so that dropout is off for them and batch-norm statistics never see them. ``clip.joint(model, x)`` is the
+    cheap one: pairs and batch share one forward pass, and the pairs' gradients are read off the backward pass of your
+    own loss. In train mode a call moves the pairs (``joint``: when ``loss.backward()`` runs); in eval mode it only
+    measures. The model is never wrapped; its modes, ``requires_grad`` and ``.grad`` stay as they were.
+
+    Args:
+        pairs: the Lipschitz training set.
+        lam: λ ≥ 0, kept in the buffer ``lam`` for :class:`DiscrepancyPrinciple` to steer.
+        aggregate: ``"max"``: the paper's largest quotient; ``"softmax"``: the smooth maximum
+            T·log mean exp(L/T), whose gradient weighs pairs by softmax(L/T), with T a tenth of the largest quotient;
+            ``"mean"``.
+        every: regularise each ``every``-th call, at ``every`` times the weight; the calls between cost nothing.
+        norm_in, norm_out: 1, 2, ``inf``, or a callable from differences (B, \*shape) to norms (B,).
+
+    Attributes:
+        largest: the largest quotient last seen, a scalar buffer; an estimate of Lip(f) from below.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Reference:
+        Bungert et al. 2021, Algorithm 2. The shared pass answers the paper's remark that the backward pass for the
+        parameters already holds what the pairs need (after Shafahi et al. 2019).
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.rand(64, 3), torch.randint(2, (64,))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> clip = CLIP(PairSet(x, size=8), lam=0.1)
+        >>> for _ in range(3):
+        ...     output, penalty = clip.joint(model, x)
+        ...     loss = torch.nn.functional.cross_entropy(output, y) + penalty
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+    """
+
+    lam: Tensor
+    largest: Tensor
+
+    def __init__(
+        self,
+        pairs: PairSet,
+        lam: float = 0.1,
+        *,
+        aggregate: Aggregate = "softmax",
+        every: int = 1,
+        norm_in: Norm = 2,
+        norm_out: Norm = 2,
+    ) -> None:
+        super().__init__()
+        if not isinstance(pairs, PairSet):
+            raise TypeError(f"pairs: expected a PairSet, got {type(pairs).__name__}: cheaplip.PairSet(x) makes one")
+        if not (math.isfinite(lam) and lam >= 0):
+            raise ValueError(f"lam: expected a finite number of at least 0, got {lam}")
+        if aggregate not in get_args(Aggregate):
+            raise ValueError(f"aggregate: expected one of {', '.join(get_args(Aggregate))}, got {aggregate!r}")
+        if every < 1:
+            raise ValueError(f"every: expected 1 or more, got {every}")
+        self.pairs = pairs
+        self.aggregate: Aggregate = aggregate
+        self.every = every
+        self.norm_in = check_norm(norm_in, "norm_in")
+        self.norm_out = check_norm(norm_out, "norm_out")
+        self.register_buffer("lam", torch.tensor(float(lam), dtype=pairs.u.dtype, device=pairs.u.device))
+        self.register_buffer("largest", torch.zeros((), dtype=pairs.u.dtype, device=pairs.u.device))
+        self._calls = 0
+        self._unanswered = 0
+        self._checked: weakref.ref[object] | None = None
+
+    def extra_repr(self) -> str:
+        """The options, as given."""
+        return f"aggregate={self.aggregate!r}, every={self.every}, norm_in={self.norm_in}, norm_out={self.norm_out}"
+
+    def forward(self, model: Model) -> Tensor:
+        """The penalty, from a pass of its own.
+
+        In train mode the pairs first climb one step (two more passes over the pairs), then the penalty is taken at
+        the new pairs, as in Algorithm 2.
+
+        Args:
+            model: one tensor in, (B, *input), one tensor out, (B, *output).
+
+        Returns:
+            Scalar, λ·Lip, differentiable with respect to the model's parameters.
+        """
+        if self.training:
+            if not self._due():
+                return self.lam.new_zeros(())
+            self._climb(model)
+        return self._penalty(self._measure(model, self._ends()))
+
+    def joint(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The model's output for ``x`` and the penalty, from one shared pass.
+
+        The pairs climb when you call ``backward()`` on a loss that contains both, and newcomers start at the batch's
+        steepest inputs, which that pass knows as well.
+
+        Args:
+            model: as for ``clip(model)``, and the output for an input must not depend on the rest of the batch.
+            x: (B, \*input), as the pairs in shape.
+
+        Returns:
+            The output, (B, \*output), and the penalty, a scalar.
+
+        Raises:
+            BatchDependentLayerError: a layer, named, mixes the inputs of a batch.
+            ValueError: ``x`` is not of the pairs' shape.
+        """
+        if x.shape[1:] != self.pairs.u.shape[1:]:
+            raise ValueError(
+                f"x: expected inputs of shape {tuple(self.pairs.u.shape[1:])} as the pairs, got {tuple(x.shape[1:])}"
+            )
+        if not self.training:
+            return model(x), self(model)
+        if not self._due():
+            return model(x), self.lam.new_zeros(())
+        ends = self._ends().to(x.dtype).requires_grad_()
+        z = torch.cat([x, ends])
+        refuse_batch_dependent_layers(model)
+        if self._checked is None or self._checked() is not model:
+            check_independent_rows(model, z.detach())
+            self._checked = weakref.ref(model)
+        with dropout_off(model, first=len(x)):
+            out = _checked_output(model(z), len(z))
+        output = out[: len(x)]
+        quotients = self._quotients(out[len(x) :], ends.detach())
+        penalty = self._penalty(quotients)
+        if penalty.requires_grad:
+            penalty = penalty + _PROBE * (quotients.sum() - quotients.sum().detach())
+            self._climb_after_backward(x, z, ends, output, quotients)
+        return output, penalty
+
+    def get_extra_state(self) -> Tensor:
+        """The number of calls, which decides when ``every`` is due."""
+        return torch.tensor(self._calls)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the number of calls."""
+        self._calls = int(state)
+
+    def _due(self) -> bool:
+        self._calls += 1
+        return (self._calls - 1) % self.every == 0
+
+    def _ends(self) -> Tensor:
+        """Both ends of every pair, (2·size, *input), in the inputs' own type."""
+        return torch.cat([self.pairs.u, self.pairs.v]).to(self.pairs.pool.dtype)
+
+    def _quotients(self, out: Tensor, ends: Tensor) -> Tensor:
+        """L of each pair; records the largest."""
+        fu, fv = out.chunk(2)
+        u, v = ends.chunk(2)
+        quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
+        self.largest.copy_(quotients.detach().amax())
+        return quotients
+
+    def _measure(self, model: Model, ends: Tensor) -> Tensor:
+        with evaluation_mode(model), torch.autocast(ends.device.type, enabled=False):
+            return self._quotients(_checked_output(model(ends), len(ends)), ends.detach())
+
+    def _penalty(self, quotients: Tensor) -> Tensor:
+        weight = self.lam * self.every if self.training else self.lam
+        if self.aggregate == "max":
+            return weight * quotients.amax()
+        if self.aggregate == "mean":
+            return weight * quotients.mean()
+        temperature = (0.1 * quotients.detach().amax()).clamp_min(torch.finfo(quotients.dtype).tiny)
+        spread = torch.logsumexp(quotients / temperature, dim=0) - math.log(len(quotients))
+        return weight * temperature * spread
+
+    def _climb(self, model: Model) -> None:
+        with torch.enable_grad():
+            ends = self._ends().requires_grad_()
+            quotients = self._measure(model, ends)
+            if not quotients.requires_grad:
+                raise ValueError(
+                    "the model's output does not depend differentiably on its input, so pairs cannot climb: "
+                    "look for torch.no_grad(), .detach() or integer operations inside the model"
+                )
+            (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
+        gradient = torch.zeros_like(ends) if gradient is None else gradient
+        self._move(quotients.detach(), ends.detach(), gradient, torch.ones_like(quotients))
+        self.pairs.renew_(quotients.detach())
+
+    def _move(self, quotients: Tensor, ends: Tensor, gradient: Tensor, weights: Tensor) -> None:
+        """Let the pairs climb, given the gradient of Σ weights·L with the distances held fixed."""
+        u, v = at_least_float32(ends).chunk(2)
+        factor = distance(u - v, self.norm_in) / weights
+        factor = factor.reshape(-1, *[1] * (u.dim() - 1))
+        gradient_u, gradient_v = at_least_float32(gradient).chunk(2)
+        self.pairs.move_(quotients, factor * gradient_u, -factor * gradient_v, norm_in=self.norm_in)
+
+    def _climb_after_backward(self, x: Tensor, z: Tensor, ends: Tensor, output: Tensor, quotients: Tensor) -> None:
+        quotients.retain_grad()
+        if self.pairs.renew:
+            z.retain_grad()
+            output.retain_grad()
+        self._unanswered += 1
+        if self._unanswered == _UNANSWERED:
+            warnings.warn(
+                f"{_UNANSWERED} calls of clip.joint and no backward pass through the penalty, so pairs never moved: "
+                "call loss.backward() on a loss that contains the penalty, or use clip(model)",
+                CheaplipWarning,
+                stacklevel=3,
+            )
+
+        @torch.no_grad()
+        def climb(leaf: Tensor) -> None:
+            self._unanswered = 0
+            assert leaf.grad is not None
+            assert quotients.grad is not None
+            self._move(quotients.detach(), leaf.detach(), leaf.grad, quotients.grad)
+            if self.pairs.renew:
+                inputs = pulls = None
+                if z.grad is not None and output.grad is not None:
+                    inputs, upstream = x.detach(), distance(at_least_float32(output.grad))
+                    pulls = at_least_float32(z.grad[: len(x)])
+                    pulls = pulls / upstream.clamp_min(torch.finfo(pulls.dtype).tiny).reshape(-1, *[1] * (x.dim() - 1))
+                self.pairs.renew_(quotients.detach(), inputs, pulls)
+            leaf.grad = None
+
+        ends.register_post_accumulate_grad_hook(climb)
+
+
+def _checked_output(out: object, rows: int) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"expected a model with one tensor out, got {type(out).__name__}: "
+            "pass a function that picks the tensor, such as lambda x: model(x)[0]"
+        )
+    if out.dim() == 0 or len(out) != rows:
+        raise ValueError(f"expected one output per input, ({rows}, *output), got shape {tuple(out.shape)}")
+    return out

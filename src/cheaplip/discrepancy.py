@@ -1,0 +1,160 @@
+"""The discrepancy principle: λ rises while the target is met and falls while it is missed."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DiscrepancyPrinciple", "Mode", "Rule"]
+
+Mode = Literal["max", "min"]
+Rule = Literal["multiplicative", "additive"]
+
+
+class DiscrepancyPrinciple:
+    r"""Steers the weight ``lam`` of a penalty so that a metric meets its target.
+
+    Used like a learning-rate scheduler: call :meth:`step` with the batch's accuracy at every step, or with the
+    epoch's at every epoch (then with ``smoothing=0`` and a ``rate`` near 0.5). While the metric is better than the
+    target λ rises, while it is worse λ falls.
+
+    The multiplicative rule moves log λ by ``rate`` times the error in units of ``width``, at most ``rate``, on a
+    moving average of the metric. It does not wind up: while the average is heading for the target anyway, and its
+    trend would close the gap, λ waits. The additive rule is the paper's: λ ± ``rate``.
+
+    Args:
+        penalty: any module with a scalar buffer ``lam``, such as :class:`CLIP`.
+        target: the metric's target; an accuracy in (0, 1) with ``mode="max"``, a positive loss with ``mode="min"``.
+        mode: ``"max"``: met from above (accuracy); ``"min"``: met from below (a loss: Morozov's principle).
+        rule: ``"multiplicative"`` or ``"additive"``.
+        rate: largest change of log λ in a step (multiplicative), or of λ (additive).
+        smoothing: weight of the past in the metric's moving average, in [0, 1). None: 0.99; 0 for the additive rule.
+        width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
+            between the target and a perfect metric.
+        damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
+        warmup: steps at the start during which λ is held.
+        bounds: smallest and largest λ.
+
+    Raises:
+        ValueError: an option is out of range, or λ cannot move from where it stands.
+        TypeError: ``penalty`` has no buffer ``lam``.
+
+    Reference:
+        Bungert et al. 2021, Algorithm 2, last lines (additive); the multiplicative rule is ours.
+
+    Example:
+        >>> import torch
+        >>> from cheaplip import CLIP, PairSet
+        >>> clip = CLIP(PairSet(torch.rand(8, 2)), lam=0.1)
+        >>> controller = DiscrepancyPrinciple(clip, target=0.9, rule="additive", rate=0.01)
+        >>> controller.step(0.95)
+        >>> round(clip.lam.item(), 3)
+        0.11
+    """
+
+    def __init__(
+        self,
+        penalty: nn.Module,
+        target: float,
+        *,
+        mode: Mode = "max",
+        rule: Rule = "multiplicative",
+        rate: float = 0.01,
+        smoothing: float | None = None,
+        width: float | None = None,
+        damping: float = 3.0,
+        warmup: int = 0,
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
+        if not isinstance(getattr(penalty, "lam", None), Tensor):
+            raise TypeError(
+                "penalty: expected a module with a scalar buffer 'lam', such as cheaplip.CLIP, "
+                f"got {type(penalty).__name__}"
+            )
+        for name, value, kinds in (("mode", mode, get_args(Mode)), ("rule", rule, get_args(Rule))):
+            if value not in kinds:
+                raise ValueError(f"{name}: expected one of {', '.join(kinds)}, got {value!r}")
+        if mode == "max" and not 0 < target < 1:
+            raise ValueError(
+                f"target: expected an accuracy in (0, 1), got {target}: 97 % is 0.97; for a loss say mode='min'"
+            )
+        if mode == "min" and not (math.isfinite(target) and target > 0):
+            raise ValueError(f"target: expected a positive loss, got {target}")
+        smoothing = (0.99 if rule == "multiplicative" else 0.0) if smoothing is None else smoothing
+        width = (1 - target if mode == "max" else target) / 4 if width is None else width
+        bounds = ((1e-4, 1e4) if rule == "multiplicative" else (0.0, math.inf)) if bounds is None else bounds
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing}")
+        for name, number in (("rate", rate), ("width", width)):
+            if not (math.isfinite(number) and number > 0):
+                raise ValueError(f"{name}: expected a positive number, got {number}")
+        if damping < 0 or warmup < 0:
+            raise ValueError(f"damping and warmup: expected 0 or more, got {damping} and {warmup}")
+        if not 0 <= bounds[0] < bounds[1]:
+            raise ValueError(f"bounds: expected 0 <= smallest < largest, got {bounds}")
+        if rule == "multiplicative" and (bounds[0] <= 0 or not float(penalty.lam) > 0):
+            raise ValueError(
+                "lam = 0 never moves under the multiplicative rule: "
+                "start from lam > 0 with bounds above 0, or say rule='additive'"
+            )
+        self.penalty = penalty
+        self.target = target
+        self.mode: Mode = mode
+        self.rule: Rule = rule
+        self.rate = rate
+        self.smoothing = smoothing
+        self.width = width
+        self.damping = damping
+        self.warmup = warmup
+        self.bounds = bounds
+        self._steps = 0
+        self._average: Tensor = torch.zeros_like(penalty.lam)
+        self._slow_average: Tensor = torch.zeros_like(penalty.lam)
+
+    @property
+    def average(self) -> Tensor:
+        """The metric's moving average, a scalar on the penalty's device."""
+        return self._average
+
+    @torch.no_grad()
+    def step(self, metric: float | Tensor) -> None:
+        """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
+
+        Raises:
+            ValueError: a metric given as a number is not finite.
+        """
+        lam = self.penalty.lam
+        if not isinstance(metric, Tensor) and not math.isfinite(metric):
+            raise ValueError(f"metric: expected a finite number, got {metric}")
+        value = torch.as_tensor(metric, dtype=lam.dtype).detach().to(lam.device, non_blocking=True)
+        self._steps += 1
+        self._average = self._average.to(value).lerp(value, max(1 - self.smoothing, 1 / self._steps))
+        self._slow_average = self._slow_average.to(value).lerp(value, max((1 - self.smoothing) / 2, 1 / self._steps))
+        if self._steps <= self.warmup:
+            return
+        error = self._average - self.target
+        trend = self.damping * (self._average - self._slow_average)
+        if self.mode == "min":
+            error, trend = -error, -trend
+        if self.rule == "additive":
+            lam.add_(torch.where(error > 0, self.rate, -self.rate))
+        else:
+            heading_back = torch.where(error > 0, trend.clamp(max=0), trend.clamp(min=0))
+            remaining = torch.where(error > 0, (error + heading_back).clamp(min=0), (error + heading_back).clamp(max=0))
+            lam.mul_(torch.exp(self.rate * (remaining / self.width).clamp(-1, 1)))
+        lam.clamp_(*self.bounds)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that changes: three scalars (λ itself is the penalty's)."""
+        return {
+            "steps": torch.tensor(self._steps),
+            "average": self._average.clone(),
+            "slow_average": self._slow_average.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._steps = int(state["steps"])
+        self._average = state["average"].clone()
+        self._slow_average = state["slow_average"].clone()

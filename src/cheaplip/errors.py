@@ -1,0 +1,11 @@
+"""The package's own warning and error types."""
+
+__all__ = ["BatchDependentLayerError", "CheaplipWarning"]
+
+
+class CheaplipWarning(UserWarning):
+    """Something works, but probably not as you meant; the message says what to do."""
+
+
+class BatchDependentLayerError(ValueError):
+    """A layer mixes the inputs of a batch, so pairs and batch cannot share one pass."""

@@ -1,0 +1,114 @@
+"""Model modes for pairs: evaluation mode that is restored, dropout off for some rows, batch dependence found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from cheaplip.errors import BatchDependentLayerError
+
+__all__ = ["Model", "check_independent_rows", "dropout_off", "evaluation_mode", "refuse_batch_dependent_layers"]
+
+Model = nn.Module | Callable[[Tensor], Tensor]
+"""A module, or any function, with one tensor in and one out."""
+
+_REMEDY = "use clip(model), which gives the pairs a pass of their own, instead of clip.joint(model, x)"
+
+
+@contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Put every submodule in evaluation mode, and back in its own mode afterwards."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def dropout_off(model: Model, first: int) -> Iterator[None]:
+    """Let rows from ``first`` on pass through active dropout modules unchanged."""
+
+    def keep_rows(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return torch.cat([output[:first], args[0][first:]])
+
+    with ExitStack() as hooks:
+        for module in model.modules() if isinstance(model, nn.Module) else ():
+            if isinstance(module, _DropoutNd) and module.training and module.p > 0 and not module.inplace:
+                hooks.callback(module.register_forward_hook(keep_rows).remove)
+        yield
+
+
+def refuse_batch_dependent_layers(model: Model) -> None:
+    """Raise if a known layer, in its present mode, would let pairs and batch influence each other.
+
+    Raises:
+        BatchDependentLayerError: names the layer, its type and the remedy.
+    """
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            reason = "takes its statistics from the whole batch"
+        elif isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0:
+            reason = "drops attention weights inside, where it cannot be switched off for pairs alone"
+        elif isinstance(module, nn.RNNBase) and module.training and module.dropout > 0 and module.num_layers > 1:
+            reason = "drops activations inside, where it cannot be switched off for pairs alone"
+        elif isinstance(module, _DropoutNd) and module.training and module.p > 0 and module.inplace:
+            reason = "drops activations in place, where it cannot be switched off for pairs alone"
+        else:
+            continue
+        raise BatchDependentLayerError(f"layer {name or 'model'!r} ({type(module).__name__}) {reason}: {_REMEDY}")
+
+
+@torch.no_grad()
+def check_independent_rows(model: Model, z: Tensor) -> None:
+    """Raise if, in evaluation mode, the output for an input depends on the other inputs of its batch.
+
+    Catches what :func:`refuse_batch_dependent_layers` cannot know by type, such as a hand-written normalisation or a
+    recurrent layer that takes the batch for time.
+
+    Raises:
+        BatchDependentLayerError: names the first layer whose output differs.
+    """
+    with evaluation_mode(model), torch.autocast(z.device.type, enabled=False):
+        alone, names = _first_rows(model, z[:1])
+        together, _ = _first_rows(model, z)
+    for name, one, other in zip(names, alone, together, strict=False):
+        size = torch.maximum(one.abs().max(), other.abs().max()) if one.shape == other.shape and one.numel() else None
+        if size is not None and bool((one - other).abs().max() > 1e-3 * size):
+            raise BatchDependentLayerError(
+                f"layer {name}: its output for an input depends on the rest of the batch: {_REMEDY}"
+            )
+
+
+def _first_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
+    """The first row of each submodule's output, in the order they run, and the submodules' names."""
+    rows: list[Tensor] = []
+    names: list[str] = []
+    with ExitStack() as hooks:
+
+        def record(name: str) -> Callable[[nn.Module, object, object], None]:
+            def hook(_module: nn.Module, _args: object, output: object) -> None:
+                if isinstance(output, Tensor) and output.dim() > 0 and len(output) == len(z):
+                    rows.append(_first_row(output))
+                    names.append(f"{name!r} ({type(module).__name__})")
+
+            return hook
+
+        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            hooks.callback(module.register_forward_hook(record(name or "model")).remove)
+        output = model(z)
+        if not isinstance(model, nn.Module):
+            rows.append(_first_row(output))
+            names.append("'model' (function)")
+    return rows, names
+
+
+def _first_row(output: Tensor) -> Tensor:
+    return output[0].detach().float().clone()

@@ -1,0 +1,317 @@
+"""The Lipschitz training set: input pairs that climb towards the largest difference quotient."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.domain import Box
+from cheaplip.quotient import Norm, at_least_float32, distance
+
+__all__ = ["PairSet", "Start", "Step"]
+
+Start = Literal["noise", "data", "batch", "uniform"]
+Step = Literal["power", "gradient", "quotient"]
+
+_TINY = 1e-30
+
+
+class PairSet(nn.Module):
+    r"""A small set of input pairs (u, v) that climb the quotient L = ‖f(u)−f(v)‖/‖u−v‖ of the model they are shown.
+
+    The set is a *tournament*: every pair climbs at each step, and the ``renew`` weakest of those old enough to have
+    had their chance (``grace`` climbs) make room for newcomers around fresh data. Without newcomers the network
+    flattens the pairs it is shown and stays steep elsewhere.
+
+    ``step`` names how pairs climb:
+
+    - ``"power"``: the direction u−v becomes the pulled-back output difference Jᵀ(f(u)−f(v)), a power iteration on
+      the Jacobian, while the midpoint takes a normalised gradient step; reaches the steepest direction in a few steps.
+    - ``"gradient"``: both ends take a normalised gradient step.
+    - ``"quotient"``: the paper's Algorithm 1, u ← u + τ·L·∇ᵤL and v ← v + τ·L·∇ᵥL, pair distance left free.
+
+    All state is in buffers (and the generator's state travels in ``state_dict()``), so ``.to()``, checkpoints and
+    resuming work. Arithmetic happens in at least float32, whatever the type of ``x``.
+
+    Args:
+        x: inputs, (B, \*input), floating point, any rank: where pairs start, and where newcomers come from when no
+            batch is at hand. Kept by reference, not in ``state_dict()``.
+        size: number of pairs.
+        domain: the :class:`Box` inputs live in; pairs never leave it. None: all of space.
+        start: ``"noise"``: an input of ``x`` and its noisy copy (the paper's); ``"data"``: two inputs of ``x``;
+            ``"batch"``: an input of ``x`` and its nearest neighbour in ``x``; ``"uniform"``: a point drawn
+            uniformly from ``domain``, and its noisy copy.
+        step: how pairs climb, see above.
+        step_size: τ, positive. For ``"power"`` and ``"gradient"`` in units of the data's scale, the median distance
+            between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.01, 0.02 and 1.
+        distances: smallest and largest Euclidean distance within a pair, and that of newcomers, each in units of the
+            data's scale. Only the newcomers' applies to ``step="quotient"``.
+        renew: pairs replaced at each step; 0 switches the tournament off.
+        grace: climbs before a newcomer can be replaced.
+        generator: the only source of randomness. None: a new one, with seed 0.
+
+    Raises:
+        TypeError: ``x`` is not a floating-point tensor.
+        ValueError: an option is out of range, or ``x`` is empty, not finite or outside ``domain``.
+
+    Reference:
+        Bungert et al. 2021, Algorithm 1 (``step="quotient"``, ``renew=0``). The tournament, the power step and the
+        distance bounds are ours.
+
+    Example:
+        >>> import torch
+        >>> pairs = PairSet(torch.rand(100, 3), size=4, domain=Box(0.0, 1.0))
+        >>> pairs.u.shape
+        torch.Size([4, 3])
+    """
+
+    u: Tensor
+    v: Tensor
+    age: Tensor
+    scale: Tensor
+    pool: Tensor
+
+    def __init__(
+        self,
+        x: Tensor,
+        *,
+        size: int = 32,
+        domain: Box | None = None,
+        start: Start = "noise",
+        step: Step = "power",
+        step_size: float | None = None,
+        distances: tuple[float, float, float] = (0.005, 0.3, 0.05),
+        renew: int = 1,
+        grace: int = 10,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_inputs(x)
+        _check_options(size, start, step, step_size, distances, renew, grace)
+        self.domain = Box() if domain is None else domain
+        self.domain.check_shape(tuple(x.shape[1:]))
+        if not self.domain.contains(x):
+            raise ValueError(
+                f"x has values from {x.min():g} to {x.max():g}, outside the domain {self.domain!r}: "
+                "widen the domain, or normalise inside the model"
+            )
+        self.start: Start = start
+        self.step: Step = step
+        self.step_size = {"power": 0.01, "gradient": 0.02, "quotient": 1.0}[step] if step_size is None else step_size
+        self.distances = distances
+        self.renew = renew
+        self.grace = grace
+        self.generator = torch.Generator(x.device).manual_seed(0) if generator is None else generator
+        x = x.detach()
+        self.register_buffer("pool", x, persistent=False)
+        self.register_buffer("scale", _data_scale(x))
+        u, v = self._draw(size, x)
+        self.register_buffer("u", u)
+        self.register_buffer("v", v)
+        self.register_buffer("age", torch.zeros(size, dtype=torch.long, device=x.device))
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def extra_repr(self) -> str:
+        """The options, as given."""
+        return f"size={len(self)}, start={self.start!r}, step={self.step!r}, renew={self.renew}, grace={self.grace}"
+
+    @torch.no_grad()
+    def redraw_(self) -> None:
+        """Replace every pair by a new one, as at construction (the paper redraws once an epoch)."""
+        u, v = self._draw(len(self), self.pool)
+        self.u.copy_(u)
+        self.v.copy_(v)
+        self.age.zero_()
+
+    @torch.no_grad()
+    def move_(self, quotients: Tensor, pull_u: Tensor, pull_v: Tensor, *, norm_in: Norm = 2) -> None:
+        r"""Take one climbing step, given what a backward pass knows.
+
+        Args:
+            quotients: L of each pair, (size,).
+            pull_u, pull_v: gradients of the *numerator* ‖f(u)−f(v)‖ with respect to u and to −v, (size, \*input):
+                J(u)ᵀr and J(v)ᵀr with r the normalised output difference.
+            norm_in: the norm in the quotient's denominator.
+        """
+        pull_u, pull_v = pull_u.to(self.u), pull_v.to(self.v)
+        quotients = quotients.to(self.u)
+        difference = self.u - self.v
+        if self.step == "power":
+            u, v = self._power_step(difference, pull_u, pull_v, norm_in)
+        else:
+            run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
+            level = _column(quotients, difference)
+            shrink = level * _slope(difference, norm_in)
+            gradient_u, gradient_v = (pull_u - shrink) / run, (shrink - pull_v) / run
+            if self.step == "quotient":
+                u, v = self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
+            else:
+                length = self.step_size * self.scale
+                u, v = self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
+        if self.step != "quotient":
+            u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
+        self.u.copy_(self.domain.project(u))
+        self.v.copy_(self.domain.project(v))
+        self.age += 1
+
+    @torch.no_grad()
+    def renew_(self, quotients: Tensor, inputs: Tensor | None = None, pulls: Tensor | None = None) -> None:
+        r"""Replace the ``renew`` weakest pairs that are at least ``grace`` climbs old.
+
+        Args:
+            quotients: L of each pair, (size,).
+            inputs: where newcomers may start, (k, \*input), k ≥ 1. None: they are drawn as at construction.
+            pulls: J(x)ᵀr for ``inputs`` x and some unit vectors r, (k, \*input). Their lengths are lower bounds of the
+                model's slope there, so newcomers start at the longest, along them. None: at random inputs, in
+                random directions.
+        """
+        count = min(self.renew, len(self))
+        if count == 0:
+            return
+        ready = self.age >= self.grace
+        weakest = torch.where(ready, quotients.to(self.u), math.inf).topk(count, largest=False).indices
+        if inputs is None or self.start != "noise":
+            u, v = self._draw(count, self.pool)
+        elif pulls is None:
+            u = inputs[self._integers(len(inputs), count)].to(self.u)
+            v = self._beside(u, self._normal(u))
+        else:
+            steepest = distance(at_least_float32(pulls)).topk(min(count, len(inputs))).indices
+            weakest = weakest[: len(steepest)]
+            u = inputs[steepest].to(self.u)
+            v = self._beside(u, pulls[steepest].to(self.u))
+        leaves = ready[weakest]
+        mask = _column(leaves, u)
+        self.u[weakest] = torch.where(mask, u, self.u[weakest])
+        self.v[weakest] = torch.where(mask, v, self.v[weakest])
+        self.age[weakest] = torch.where(leaves, 0, self.age[weakest])
+
+    def get_extra_state(self) -> Tensor:
+        """The generator's state, so that a resumed run draws the same newcomers."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the generator's state."""
+        self.generator.set_state(state.cpu())
+
+    def _power_step(self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm) -> tuple[Tensor, Tensor]:
+        length = distance(difference)
+        steepest = _dual(pull_u + pull_v, norm_in)
+        flat = _column(distance(steepest) == 0, difference)
+        direction = torch.where(flat, _unit(difference), steepest)
+        centre = (self.u + self.v) / 2 + self.step_size * self.scale * _unit(pull_u - pull_v)
+        half = _column(length, difference) / 2 * direction
+        return centre + half, centre - half
+
+    def _keep_apart(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stretch or shrink each pair about its midpoint to a distance within bounds."""
+        difference, centre = u - v, (u + v) / 2
+        length = distance(difference).clamp_min(_TINY)
+        smallest, largest = self.distances[0] * self.scale, self.distances[1] * self.scale
+        half = difference * _column(length.clamp(smallest, largest) / length, difference) / 2
+        return centre + half, centre - half
+
+    def _draw(self, count: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.start == "uniform":
+            u = self.domain.sample(count, tuple(x.shape[1:]), generator=self.generator).to(at_least_float32(x[:1]))
+            return u, self._beside(u, self._normal(u))
+        u = at_least_float32(x[self._integers(len(x), count)])
+        if self.start == "noise":
+            return u, self._beside(u, self._normal(u))
+        if self.start == "data":
+            return u, at_least_float32(x[self._integers(len(x), count)])
+        others = at_least_float32(x[self._integers(len(x), min(len(x), _SAMPLE))])
+        gaps = torch.cdist(u.reshape(count, -1), others.reshape(len(others), -1))
+        return u, others[torch.where(gaps > 0, gaps, math.inf).argmin(dim=1)]
+
+    def _beside(self, u: Tensor, direction: Tensor) -> Tensor:
+        return self.domain.project(u + self.distances[2] * self.scale * _unit(direction))
+
+    def _normal(self, like: Tensor) -> Tensor:
+        noise = torch.randn(like.shape, generator=self.generator, device=self.generator.device, dtype=like.dtype)
+        return noise.to(like.device)
+
+    def _integers(self, high: int, count: int) -> Tensor:
+        drawn = torch.randint(high, (count,), generator=self.generator, device=self.generator.device)
+        return drawn.to(self.pool.device)
+
+
+_SAMPLE = 256  # inputs looked at for the data's scale and for nearest neighbours
+
+
+def _data_scale(x: Tensor) -> Tensor:
+    """Median distance between two different inputs, from at most 256 of them; 1 where there are none."""
+    some = at_least_float32(x[torch.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).long().to(x.device)])
+    gaps = torch.pdist(some.reshape(len(some), -1))
+    gaps = gaps[gaps > 0]
+    return gaps.median() if len(gaps) else torch.ones((), dtype=some.dtype, device=x.device)
+
+
+def _column(per_pair: Tensor, like: Tensor) -> Tensor:
+    return per_pair.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each element of the batch divided by its Euclidean norm; zero stays zero."""
+    return x / _column(distance(x).clamp_min(_TINY), x)
+
+
+def _slope(difference: Tensor, norm: Norm) -> Tensor:
+    """Gradient of the norm at each difference."""
+    with torch.enable_grad():
+        at = difference.detach().requires_grad_()
+        return torch.autograd.grad(distance(at, norm).sum(), at)[0]
+
+
+def _dual(pull: Tensor, norm: Norm) -> Tensor:
+    """The direction e of unit Euclidean length that maximises <pull, e> / norm(e); for a callable norm, pull itself."""
+    if norm == math.inf:
+        return _unit(pull.sign())
+    if norm == 1:
+        flat = pull.reshape(len(pull), -1)
+        largest = flat.abs().argmax(dim=1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign()).reshape(pull.shape)
+    return _unit(pull)
+
+
+def _check_inputs(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor of inputs (B, *input), got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x: expected floating-point inputs, got {x.dtype}: pairs move continuously, so convert the inputs "
+            "(x.float()), or for tokens pass their embeddings"
+        )
+    if x.dim() == 0 or len(x) == 0:
+        raise ValueError(f"x: expected a batch of at least one input, got shape {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: expected finite inputs, got NaN or Inf: clean the data first")
+
+
+def _check_options(
+    size: int,
+    start: str,
+    step: str,
+    step_size: float | None,
+    distances: tuple[float, float, float],
+    renew: int,
+    grace: int,
+) -> None:
+    if size < 1:
+        raise ValueError(f"size: expected at least one pair, got {size}")
+    for name, value, kinds in (("start", start, get_args(Start)), ("step", step, get_args(Step))):
+        if value not in kinds:
+            raise ValueError(f"{name}: expected one of {', '.join(kinds)}, got {value!r}")
+    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
+        raise ValueError(f"step_size: expected a positive number, got {step_size}")
+    if len(distances) != 3 or not 0 < distances[0] <= distances[2] <= distances[1] < math.inf:
+        raise ValueError(
+            "distances: expected (smallest, largest, newcomers') with "
+            f"0 < smallest <= newcomers' <= largest, got {distances}"
+        )
+    for name, count in (("renew", renew), ("grace", grace)):
+        if count < 0:
+            raise ValueError(f"{name}: expected 0 or more, got {count}")

@@ -1,0 +1,82 @@
+"""Norms and difference quotients; no other file divides an output distance by an input distance."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Norm", "at_least_float32", "check_norm", "distance", "quotient"]
+
+Norm = float | Callable[[Tensor], Tensor]
+"""1, 2, ``inf``, or a callable that maps differences (B, \\*shape) to norms (B,)."""
+
+_ORDERS = (1.0, 2.0, float("inf"))
+
+
+def check_norm(norm: Norm, name: str) -> Norm:
+    """Return ``norm`` if it is one that :func:`distance` knows; raise otherwise.
+
+    Raises:
+        ValueError: ``norm`` is neither 1, 2, ``inf`` nor a callable.
+    """
+    if callable(norm):
+        return norm
+    if isinstance(norm, bool) or not isinstance(norm, (int, float)) or float(norm) not in _ORDERS:
+        raise ValueError(
+            f"{name}: expected 1, 2, inf or a callable from differences (B, *shape) to norms (B,), got {norm!r}"
+        )
+    return float(norm)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` unchanged in float32 and float64, cast to float32 in lower precision."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
+    """Norm of each element of a batch, over all its other dimensions.
+
+    Args:
+        difference: (B, *shape).
+        norm: 1, 2, ``inf``, or a callable from (B, *shape) to (B,).
+
+    Returns:
+        (B,), non-negative.
+    """
+    if callable(norm):
+        value = norm(difference)
+        if value.shape != difference.shape[:1]:
+            raise ValueError(
+                f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(value.shape)}"
+            )
+        return value
+    return torch.linalg.vector_norm(difference.reshape(difference.shape[0], -1), ord=norm, dim=1)
+
+
+def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
+    r"""Difference quotients :math:`\|f(u)-f(v)\| / \|u-v\|`, one per pair.
+
+    Computed in at least float32 and outside autocast. Where u = v the quotient is 0, with gradient 0.
+
+    Args:
+        fu, fv: outputs, (B, *output).
+        u, v: the inputs they belong to, (B, *input).
+        norm_in, norm_out: 1, 2, ``inf``, or a callable from (B, *shape) to (B,).
+
+    Returns:
+        (B,), in the widest of float32 and the arguments' types.
+
+    Reference:
+        Bungert et al. 2021, eq. (5).
+
+    Example:
+        >>> import torch
+        >>> u, v = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])
+        >>> quotient(2 * u, 2 * v, u, v)
+        tensor([2.])
+    """
+    with torch.autocast(u.device.type, enabled=False):
+        rise = distance(at_least_float32(fu) - at_least_float32(fv), norm_out)
+        run = distance(at_least_float32(u) - at_least_float32(v), norm_in)
+        apart = run > 0
+        return torch.where(apart, rise, 0) / torch.where(apart, run, 1)
