@@ -13,10 +13,9 @@ from cheaplip.modes import (
     Model,
     check_independent_rows,
     dropout_off,
-    evaluation_mode,
     refuse_batch_dependent_layers,
 )
-from cheaplip.pairs import PairSet
+from cheaplip.pairs import PairSet, checked_output
 from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient
 
 __all__ = ["CLIP", "Aggregate"]
@@ -121,8 +120,8 @@ class CLIP(nn.Module):
         if self.training:
             if not self._due():
                 return self.lam.new_zeros(())
-            self._climb(model)
-        return self._penalty(self._measure(model, self._ends()))
+            self.pairs.renew_(self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out))
+        return self._penalty(self.pairs.quotients(model, norm_in=self.norm_in, norm_out=self.norm_out))
 
     def joint(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""The model's output for ``x`` and the penalty, from one shared pass.
@@ -149,16 +148,18 @@ class CLIP(nn.Module):
             return model(x), self(model)
         if not self._due():
             return model(x), self.lam.new_zeros(())
-        ends = self._ends().to(x.dtype).requires_grad_()
+        ends = self.pairs.ends().to(x.dtype).requires_grad_()
         z = torch.cat([x, ends])
         refuse_batch_dependent_layers(model)
         if self._checked is None or self._checked() is not model:
             check_independent_rows(model, z.detach())
             self._checked = weakref.ref(model)
         with dropout_off(model, first=len(x)):
-            out = _checked_output(model(z), len(z))
+            out = checked_output(model(z), len(z))
         output = out[: len(x)]
-        quotients = self._quotients(out[len(x) :], ends.detach())
+        fu, fv = out[len(x) :].chunk(2)
+        u, v = ends.detach().chunk(2)
+        quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
         penalty = self._penalty(quotients)
         if penalty.requires_grad:
             penalty = penalty + _PROBE * (quotients.sum() - quotients.sum().detach())
@@ -177,23 +178,8 @@ class CLIP(nn.Module):
         self._calls += 1
         return (self._calls - 1) % self.every == 0
 
-    def _ends(self) -> Tensor:
-        """Both ends of every pair, (2·size, *input), in the inputs' own type."""
-        return torch.cat([self.pairs.u, self.pairs.v]).to(self.pairs.pool.dtype)
-
-    def _quotients(self, out: Tensor, ends: Tensor) -> Tensor:
-        """L of each pair; records the largest."""
-        fu, fv = out.chunk(2)
-        u, v = ends.chunk(2)
-        quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
-        self.largest.copy_(quotients.detach().amax())
-        return quotients
-
-    def _measure(self, model: Model, ends: Tensor) -> Tensor:
-        with evaluation_mode(model), torch.autocast(ends.device.type, enabled=False):
-            return self._quotients(_checked_output(model(ends), len(ends)), ends.detach())
-
     def _penalty(self, quotients: Tensor) -> Tensor:
+        self.largest.copy_(quotients.detach().amax())
         weight = self.lam * self.every if self.training else self.lam
         if self.aggregate == "max":
             return weight * quotients.amax()
@@ -202,28 +188,6 @@ class CLIP(nn.Module):
         temperature = (0.1 * quotients.detach().amax()).clamp_min(torch.finfo(quotients.dtype).tiny)
         spread = torch.logsumexp(quotients / temperature, dim=0) - math.log(len(quotients))
         return weight * temperature * spread
-
-    def _climb(self, model: Model) -> None:
-        with torch.enable_grad():
-            ends = self._ends().requires_grad_()
-            quotients = self._measure(model, ends)
-            if not quotients.requires_grad:
-                raise ValueError(
-                    "the model's output does not depend differentiably on its input, so pairs cannot climb: "
-                    "look for torch.no_grad(), .detach() or integer operations inside the model"
-                )
-            (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
-        gradient = torch.zeros_like(ends) if gradient is None else gradient
-        self._move(quotients.detach(), ends.detach(), gradient, torch.ones_like(quotients))
-        self.pairs.renew_(quotients.detach())
-
-    def _move(self, quotients: Tensor, ends: Tensor, gradient: Tensor, weights: Tensor) -> None:
-        """Let the pairs climb, given the gradient of Σ weights·L with the distances held fixed."""
-        u, v = at_least_float32(ends).chunk(2)
-        factor = distance(u - v, self.norm_in) / weights
-        factor = factor.reshape(-1, *[1] * (u.dim() - 1))
-        gradient_u, gradient_v = at_least_float32(gradient).chunk(2)
-        self.pairs.move_(quotients, factor * gradient_u, -factor * gradient_v, norm_in=self.norm_in)
 
     def _climb_after_backward(self, x: Tensor, z: Tensor, ends: Tensor, output: Tensor, quotients: Tensor) -> None:
         quotients.retain_grad()
@@ -244,7 +208,7 @@ class CLIP(nn.Module):
             self._unanswered = 0
             assert leaf.grad is not None
             assert quotients.grad is not None
-            self._move(quotients.detach(), leaf.detach(), leaf.grad, quotients.grad)
+            self.pairs.move_(quotients.detach(), leaf.detach(), leaf.grad, weights=quotients.grad, norm_in=self.norm_in)
             if self.pairs.renew:
                 inputs = pulls = None
                 if z.grad is not None and output.grad is not None:
@@ -254,15 +218,4 @@ class CLIP(nn.Module):
                 self.pairs.renew_(quotients.detach(), inputs, pulls)
             leaf.grad = None
 
-        ends.register_post_accumulate_grad_hook(climb)
-
-
-def _checked_output(out: object, rows: int) -> Tensor:
-    if not isinstance(out, Tensor):
-        raise TypeError(
-            f"expected a model with one tensor out, got {type(out).__name__}: "
-            "pass a function that picks the tensor, such as lambda x: model(x)[0]"
-        )
-    if out.dim() == 0 or len(out) != rows:
-        raise ValueError(f"expected one output per input, ({rows}, *output), got shape {tuple(out.shape)}")
-    return out
+        ends.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]

@@ -67,7 +67,8 @@ class DiscrepancyPrinciple:
         warmup: int = 0,
         bounds: tuple[float, float] | None = None,
     ) -> None:
-        if not isinstance(getattr(penalty, "lam", None), Tensor):
+        lam = getattr(penalty, "lam", None)
+        if not isinstance(lam, Tensor):
             raise TypeError(
                 "penalty: expected a module with a scalar buffer 'lam', such as cheaplip.CLIP, "
                 f"got {type(penalty).__name__}"
@@ -93,7 +94,7 @@ class DiscrepancyPrinciple:
             raise ValueError(f"damping and warmup: expected 0 or more, got {damping} and {warmup}")
         if not 0 <= bounds[0] < bounds[1]:
             raise ValueError(f"bounds: expected 0 <= smallest < largest, got {bounds}")
-        if rule == "multiplicative" and (bounds[0] <= 0 or not float(penalty.lam) > 0):
+        if rule == "multiplicative" and (bounds[0] <= 0 or not float(lam) > 0):
             raise ValueError(
                 "lam = 0 never moves under the multiplicative rule: "
                 "start from lam > 0 with bounds above 0, or say rule='additive'"
@@ -109,8 +110,8 @@ class DiscrepancyPrinciple:
         self.warmup = warmup
         self.bounds = bounds
         self._steps = 0
-        self._average: Tensor = torch.zeros_like(penalty.lam)
-        self._slow_average: Tensor = torch.zeros_like(penalty.lam)
+        self._average: Tensor = torch.zeros_like(lam)
+        self._slow_average: Tensor = torch.zeros_like(lam)
 
     @property
     def average(self) -> Tensor:
@@ -125,6 +126,7 @@ class DiscrepancyPrinciple:
             ValueError: a metric given as a number is not finite.
         """
         lam = self.penalty.lam
+        assert isinstance(lam, Tensor)
         if not isinstance(metric, Tensor) and not math.isfinite(metric):
             raise ValueError(f"metric: expected a finite number, got {metric}")
         value = torch.as_tensor(metric, dtype=lam.dtype).detach().to(lam.device, non_blocking=True)

@@ -74,11 +74,8 @@ class Box(nn.Module):
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ``ValueError`` unless the bounds broadcast to one input of ``shape``."""
         for name, bound in (("low", self.low), ("high", self.high)):
-            try:
-                fits = torch.broadcast_shapes(bound.shape, shape) == torch.Size(shape)
-            except RuntimeError:
-                fits = False
-            if not fits:
+            trailing = shape[len(shape) - bound.dim() :] if bound.dim() <= len(shape) else None
+            if trailing is None or any(b not in (1, n) for b, n in zip(bound.shape, trailing, strict=True)):
                 raise ValueError(
                     f"box.{name} of shape {tuple(bound.shape)} does not broadcast to an input of shape {tuple(shape)}"
                 )

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.domain import Box
-from cheaplip.quotient import Norm, at_least_float32, distance
+from cheaplip.modes import Model, evaluation_mode
+from cheaplip.quotient import Norm, at_least_float32, distance, quotient
 
-__all__ = ["PairSet", "Start", "Step"]
+__all__ = ["PairSet", "Start", "Step", "checked_output"]
 
 Start = Literal["noise", "data", "batch", "uniform"]
 Step = Literal["power", "gradient", "quotient"]
@@ -126,19 +127,81 @@ class PairSet(nn.Module):
         self.v.copy_(v)
         self.age.zero_()
 
+    def ends(self) -> Tensor:
+        r"""Both ends of every pair in the inputs' own type, (2·size, \*input): all u, then all v."""
+        return torch.cat([self.u, self.v]).to(self.pool.dtype)
+
+    def quotients(self, model: Model, *, ends: Tensor | None = None, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
+        r"""L of each pair, from a pass in evaluation mode and outside autocast.
+
+        Args:
+            model: one tensor in, one tensor out.
+            ends: what :meth:`ends` returned, if gradients with respect to it are wanted. They see the pairs'
+                distances as constants.
+            norm_in, norm_out: as in :func:`cheaplip.quotient.quotient`.
+
+        Returns:
+            (size,), differentiable with respect to the model's parameters.
+
+        Raises:
+            TypeError: the model returns no tensor.
+            ValueError: the model does not return one output per input.
+        """
+        ends = self.ends() if ends is None else ends
+        with evaluation_mode(model), torch.autocast(ends.device.type, enabled=False):
+            fu, fv = checked_output(model(ends), len(ends)).chunk(2)
+            u, v = ends.detach().chunk(2)
+            return quotient(fu, fv, u, v, norm_in=norm_in, norm_out=norm_out)
+
+    def climb_(self, model: Model, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
+        """Let every pair climb one step, at the cost of one forward and one backward pass over the pairs.
+
+        Returns:
+            L of each pair *before* the step, (size,).
+
+        Raises:
+            ValueError: the model's output does not depend differentiably on its input.
+        """
+        with torch.enable_grad():
+            ends = self.ends().requires_grad_()
+            quotients = self.quotients(model, ends=ends, norm_in=norm_in, norm_out=norm_out)
+            if not quotients.requires_grad:
+                raise ValueError(
+                    "the model's output does not depend differentiably on its input, so pairs cannot climb: "
+                    "look for torch.no_grad(), .detach() or integer operations inside the model"
+                )
+            (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
+        gradient = torch.zeros_like(ends) if gradient is None else gradient
+        quotients = quotients.detach()
+        self.move_(quotients, ends.detach(), gradient, norm_in=norm_in)
+        return quotients
+
     @torch.no_grad()
-    def move_(self, quotients: Tensor, pull_u: Tensor, pull_v: Tensor, *, norm_in: Norm = 2) -> None:
+    def move_(
+        self,
+        quotients: Tensor,
+        ends: Tensor,
+        gradient: Tensor,
+        *,
+        weights: Tensor | None = None,
+        norm_in: Norm = 2,
+    ) -> None:
         r"""Take one climbing step, given what a backward pass knows.
 
         Args:
             quotients: L of each pair, (size,).
-            pull_u, pull_v: gradients of the *numerator* ‖f(u)−f(v)‖ with respect to u and to −v, (size, \*input):
-                J(u)ᵀr and J(v)ᵀr with r the normalised output difference.
+            ends: what :meth:`ends` returned, (2·size, \*input).
+            gradient: of Σ weights·L with respect to ``ends``, the distances held constant.
+            weights: one per pair, (size,), positive; None: ones.
             norm_in: the norm in the quotient's denominator.
         """
-        pull_u, pull_v = pull_u.to(self.u), pull_v.to(self.v)
         quotients = quotients.to(self.u)
         difference = self.u - self.v
+        u, v = ends.to(self.u).chunk(2)
+        run = distance(u - v, norm_in)
+        pull_u, pull_v = gradient.to(self.u).chunk(2)
+        factor = _column(run if weights is None else run / weights.to(run), u)
+        pull_u, pull_v = factor * pull_u, -factor * pull_v  # J(u)ᵀr and J(v)ᵀr, r the normalised output difference
         if self.step == "power":
             u, v = self._power_step(difference, pull_u, pull_v, norm_in)
         else:
@@ -248,6 +311,18 @@ def _data_scale(x: Tensor) -> Tensor:
     gaps = torch.pdist(some.reshape(len(some), -1))
     gaps = gaps[gaps > 0]
     return gaps.median() if len(gaps) else torch.ones((), dtype=some.dtype, device=x.device)
+
+
+def checked_output(out: object, rows: int) -> Tensor:
+    """Return a model's output if it is one tensor with a row for each input; raise otherwise."""
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"expected a model with one tensor out, got {type(out).__name__}: "
+            "pass a function that picks the tensor, such as lambda x: model(x)[0]"
+        )
+    if out.dim() == 0 or len(out) != rows:
+        raise ValueError(f"expected one output per input, ({rows}, *output), got shape {tuple(out.shape)}")
+    return out
 
 
 def _column(per_pair: Tensor, like: Tensor) -> Tensor:

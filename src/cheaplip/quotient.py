@@ -44,13 +44,15 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
         (B,), non-negative.
     """
     if callable(norm):
-        value = norm(difference)
+        value: Tensor = norm(difference)
         if value.shape != difference.shape[:1]:
             raise ValueError(
                 f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(value.shape)}"
             )
         return value
-    return torch.linalg.vector_norm(difference.reshape(difference.shape[0], -1), ord=norm, dim=1)
+    flat = difference.reshape(difference.shape[0], -1)
+    value = torch.linalg.vector_norm(flat, ord=norm, dim=1)
+    return value
 
 
 def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
