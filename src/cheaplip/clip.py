@@ -148,8 +148,9 @@ class CLIP(nn.Module):
             return model(x), self(model)
         if not self._due():
             return model(x), self.lam.new_zeros(())
-        ends = self.pairs.ends().to(x.dtype).requires_grad_()
-        z = torch.cat([x, ends])
+        ends = self.pairs.ends().to(x.dtype)
+        leaf = ends.requires_grad_() if x.requires_grad else torch.cat([x, ends]).requires_grad_()
+        z = torch.cat([x, leaf]) if x.requires_grad else leaf
         refuse_batch_dependent_layers(model)
         if self._checked is None or self._checked() is not model:
             check_independent_rows(model, z.detach())
@@ -160,11 +161,15 @@ class CLIP(nn.Module):
         fu, fv = out[len(x) :].chunk(2)
         u, v = ends.detach().chunk(2)
         quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
+        if not quotients.requires_grad:
+            return output, self._penalty(quotients)
+        # Leaves that the backward pass leaves gradients in; holding the graph's own tensors would be a cycle.
+        weights = torch.ones_like(quotients).requires_grad_()
+        upstream = torch.zeros_like(output).requires_grad_()
+        self._climb_after_backward(leaf, x.detach(), ends.detach(), quotients.detach(), weights, upstream)
+        quotients = quotients * weights
         penalty = self._penalty(quotients)
-        if penalty.requires_grad:
-            penalty = penalty + _PROBE * (quotients.sum() - quotients.sum().detach())
-            self._climb_after_backward(x, z, ends, output, quotients)
-        return output, penalty
+        return output + upstream, penalty + _PROBE * (quotients.sum() - quotients.sum().detach())
 
     def get_extra_state(self) -> Tensor:
         """The number of calls, which decides when ``every`` is due."""
@@ -189,11 +194,10 @@ class CLIP(nn.Module):
         spread = torch.logsumexp(quotients / temperature, dim=0) - math.log(len(quotients))
         return weight * temperature * spread
 
-    def _climb_after_backward(self, x: Tensor, z: Tensor, ends: Tensor, output: Tensor, quotients: Tensor) -> None:
-        quotients.retain_grad()
-        if self.pairs.renew:
-            z.retain_grad()
-            output.retain_grad()
+    def _climb_after_backward(
+        self, leaf: Tensor, x: Tensor, ends: Tensor, quotients: Tensor, weights: Tensor, upstream: Tensor
+    ) -> None:
+        """Move the pairs once the backward pass has reached ``leaf``, the inputs of the shared pass."""
         self._unanswered += 1
         if self._unanswered == _UNANSWERED:
             warnings.warn(
@@ -205,17 +209,18 @@ class CLIP(nn.Module):
 
         @torch.no_grad()
         def climb(leaf: Tensor) -> None:
+            gradient, leaf.grad = leaf.grad, None
+            if gradient is None or weights.grad is None:  # a backward pass that left the penalty out
+                return
             self._unanswered = 0
-            assert leaf.grad is not None
-            assert quotients.grad is not None
-            self.pairs.move_(quotients.detach(), leaf.detach(), leaf.grad, weights=quotients.grad, norm_in=self.norm_in)
-            if self.pairs.renew:
-                inputs = pulls = None
-                if z.grad is not None and output.grad is not None:
-                    inputs, upstream = x.detach(), distance(at_least_float32(output.grad))
-                    pulls = at_least_float32(z.grad[: len(x)])
-                    pulls = pulls / upstream.clamp_min(torch.finfo(pulls.dtype).tiny).reshape(-1, *[1] * (x.dim() - 1))
-                self.pairs.renew_(quotients.detach(), inputs, pulls)
-            leaf.grad = None
+            per_pair = weights.grad / quotients.where(quotients > 0, 1)
+            self.pairs.move_(
+                quotients, ends, gradient[-len(ends) :], weights=per_pair.where(per_pair > 0, 1), norm_in=self.norm_in
+            )
+            pulls = None
+            if len(gradient) > len(ends) and upstream.grad is not None:
+                slopes = distance(at_least_float32(upstream.grad)).clamp_min(torch.finfo(torch.float32).tiny)
+                pulls = at_least_float32(gradient[: len(x)]) / slopes.reshape(-1, *[1] * (x.dim() - 1))
+            self.pairs.renew_(quotients, x, pulls)
 
-        ends.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]
+        leaf.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]

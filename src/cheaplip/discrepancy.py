@@ -33,7 +33,8 @@ class DiscrepancyPrinciple:
         width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
             between the target and a perfect metric.
         damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
-        warmup: steps at the start during which λ is held.
+        warmup: λ is held until the target is met for the first time, but for no more than so many steps; later it
+            falls even if the target never was met. None: ten memories of the moving average; 0 for the additive rule.
         bounds: smallest and largest λ.
 
     Raises:
@@ -64,7 +65,7 @@ class DiscrepancyPrinciple:
         smoothing: float | None = None,
         width: float | None = None,
         damping: float = 3.0,
-        warmup: int = 0,
+        warmup: int | None = None,
         bounds: tuple[float, float] | None = None,
     ) -> None:
         lam = getattr(penalty, "lam", None)
@@ -90,6 +91,8 @@ class DiscrepancyPrinciple:
         for name, number in (("rate", rate), ("width", width)):
             if not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{name}: expected a positive number, got {number}")
+        if warmup is None:
+            warmup = math.ceil(10 / (1 - smoothing)) if rule == "multiplicative" else 0
         if damping < 0 or warmup < 0:
             raise ValueError(f"damping and warmup: expected 0 or more, got {damping} and {warmup}")
         if not 0 <= bounds[0] < bounds[1]:
@@ -112,6 +115,7 @@ class DiscrepancyPrinciple:
         self._steps = 0
         self._average: Tensor = torch.zeros_like(lam)
         self._slow_average: Tensor = torch.zeros_like(lam)
+        self._met: Tensor = torch.zeros_like(lam, dtype=torch.bool)
 
     @property
     def average(self) -> Tensor:
@@ -133,26 +137,27 @@ class DiscrepancyPrinciple:
         self._steps += 1
         self._average = self._average.to(value).lerp(value, max(1 - self.smoothing, 1 / self._steps))
         self._slow_average = self._slow_average.to(value).lerp(value, max((1 - self.smoothing) / 2, 1 / self._steps))
-        if self._steps <= self.warmup:
-            return
         error = self._average - self.target
         trend = self.damping * (self._average - self._slow_average)
         if self.mode == "min":
             error, trend = -error, -trend
+        self._met = self._met.to(lam.device) | (error >= 0)
+        moves = self._met if self._steps <= self.warmup else torch.ones_like(self._met)
         if self.rule == "additive":
-            lam.add_(torch.where(error > 0, self.rate, -self.rate))
+            lam.add_(torch.where(error > 0, self.rate, -self.rate) * moves)
         else:
             heading_back = torch.where(error > 0, trend.clamp(max=0), trend.clamp(min=0))
             remaining = torch.where(error > 0, (error + heading_back).clamp(min=0), (error + heading_back).clamp(max=0))
-            lam.mul_(torch.exp(self.rate * (remaining / self.width).clamp(-1, 1)))
+            lam.mul_(torch.exp(self.rate * (remaining / self.width).clamp(-1, 1) * moves))
         lam.clamp_(*self.bounds)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes: three scalars (λ itself is the penalty's)."""
+        """Everything that changes, in scalars (λ itself is the penalty's)."""
         return {
             "steps": torch.tensor(self._steps),
             "average": self._average.clone(),
             "slow_average": self._slow_average.clone(),
+            "met": self._met.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -160,3 +165,4 @@ class DiscrepancyPrinciple:
         self._steps = int(state["steps"])
         self._average = state["average"].clone()
         self._slow_average = state["slow_average"].clone()
+        self._met = state["met"].clone()

@@ -51,8 +51,8 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
             )
         return value
     flat = difference.reshape(difference.shape[0], -1)
-    value = torch.linalg.vector_norm(flat, ord=norm, dim=1)
-    return value
+    norms: Tensor = torch.linalg.vector_norm(flat, ord=norm, dim=1)
+    return norms
 
 
 def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:

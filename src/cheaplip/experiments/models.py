@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from cheaplip.modes import evaluation_mode
+
 __all__ = ["Activation", "FinalActivation", "ModelError", "build", "resolve"]
 
 Activation = Literal["sigmoid", "tanh", "relu", "softplus", "elu"]
@@ -143,17 +145,13 @@ def _cnn(shape: tuple[int, ...], outputs: int, activation: type[nn.Module]) -> n
 
 @torch.no_grad()
 def _check(model: nn.Module, spec: str, shape: tuple[int, ...], outputs: int) -> None:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        output = model(torch.zeros(2, *shape))
-    except Exception as error:  # whatever a user's model raises, its cause is the shape or the model
+        with evaluation_mode(model):
+            output = model(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
             f"model {spec!r} cannot take inputs of shape (B, {', '.join(map(str, shape))}): {error}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if not isinstance(output, torch.Tensor) or output.shape != (2, outputs):
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(f"model {spec!r}: expected outputs (B, {outputs}), one logit per class, got {got} for B = 2")

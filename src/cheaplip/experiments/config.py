@@ -1,0 +1,192 @@
+"""The options of a training run: one typed, validated dataclass, shared by the command line and Python."""
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_args
+
+import torch
+import tyro
+
+from cheaplip.clip import Aggregate
+from cheaplip.discrepancy import Rule
+from cheaplip.experiments.methods import METHODS
+from cheaplip.experiments.models import Activation, FinalActivation
+from cheaplip.pairs import Start, Step
+
+__all__ = ["ConfigError", "TrainConfig", "check_choice", "from_json"]
+
+
+class ConfigError(ValueError):
+    """An option is out of range; one line: expected, got, remedy."""
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a :class:`ConfigError` with the nearest known name unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}{hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything needed to run a training again.
+
+    The defaults are the recommended settings, measured in docs/ablation.md.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """digits, mnist, fashion-mnist, file.npz, file.csv, or package.module:function"""
+    label: str | None = None
+    """the label's column in a CSV file"""
+    method: str = "clip"
+    """plain, weight, clip or adversarial"""
+    model: str = "mlp:200,80"
+    """mlp:WIDTHS, cnn, linear, or package.module:function"""
+    activation: Activation | None = None
+    """between the layers; unset: sigmoid for mlp, relu for cnn"""
+    final_activation: FinalActivation = "none"
+    """on the outputs; sigmoid is the setting of the paper's authors"""
+    target: float | None = 0.98
+    """training accuracy that λ is steered to, in (0, 1); None keeps λ fixed"""
+    epochs: int = 30
+    """passes over the training data"""
+    batch_size: int | None = None
+    """unset: 128, less for small data"""
+    lr: float | None = None
+    """peak of the one-cycle learning rate; unset: 0.6 for sigmoid, 0.05 otherwise"""
+    momentum: float = 0.9
+    """Nesterov momentum of SGD"""
+    weight_decay: float = 2e-5
+    """of SGD, for every method alike; 0 switches it off"""
+    lam: float | None = None
+    """λ (clip) or μ (weight) at the start; unset: 0.5 and 1e-4"""
+    rule: Rule = "multiplicative"
+    """how λ moves; additive is the paper's"""
+    rate: float | None = None
+    """largest change of log λ (or of λ, additive) in a step"""
+    pairs: int = 32
+    """size of the Lipschitz training set"""
+    start: Start = "noise"
+    """where pairs start"""
+    step: Step = "power"
+    """how pairs climb; quotient is the paper's"""
+    step_size: float | None = None
+    """length of a climb, see PairSet"""
+    renew: int = 2
+    """pairs replaced at each step; 0 switches the tournament off"""
+    grace: int = 10
+    """climbs before a newcomer can be replaced"""
+    aggregate: Aggregate = "softmax"
+    """from quotients to the penalty; max is the paper's"""
+    every: int = 1
+    """regularise each k-th step with k times the weight"""
+    form: str = "joint"
+    """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
+    adversarial_epsilon: float | None = None
+    """radius of adversarial training; unset: the data's"""
+    adversarial_steps: int = 7
+    """gradient steps of adversarial training"""
+    probe: int = 64
+    """starts of each epoch's search for the largest quotient; 0 switches it off"""
+    checkpoint_every: int = 1
+    """epochs between checkpoints"""
+    seed: int = 0
+    """of weights, batches and pairs"""
+    split_seed: int = 0
+    """of the train/validation/test split"""
+    device: str | None = None
+    """unset: cuda where there is one, else cpu"""
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, METHODS)
+        for name, kinds in (
+            ("final_activation", FinalActivation),
+            ("rule", Rule),
+            ("start", Start),
+            ("step", Step),
+            ("aggregate", Aggregate),
+        ):
+            check_choice(name, getattr(self, name), get_args(kinds))
+        if self.activation is not None:
+            check_choice("activation", self.activation, get_args(Activation))
+        check_choice("form", self.form, ("joint", "separate"))
+        if self.target is not None and not 0 < self.target < 1:
+            raise ConfigError(f"target: expected an accuracy in (0, 1), got {self.target}: 97 % is 0.97")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}: expected {least} or more, got {value}")
+        for name in ("lr", "rate", "step_size", "adversarial_epsilon"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}: expected a positive number, got {value}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
+            raise ConfigError(f"lam: expected a finite number of at least 0, got {self.lam}")
+        if self.lam == 0 and self.target is not None and self.rule == "multiplicative" and self.method == "clip":
+            raise ConfigError("lam: 0 can never move towards the target; start from lam > 0, or say --rule additive")
+
+    @property
+    def resolved_activation(self) -> Activation:
+        """The activation in use."""
+        return self.activation or ("relu" if self.model == "cnn" else "sigmoid")
+
+    @property
+    def resolved_lr(self) -> float:
+        """The peak learning rate in use; sigmoids, with slopes of at most 1/4, want more."""
+        if self.lr is not None:
+            return self.lr
+        return 0.6 if self.resolved_activation == "sigmoid" else 0.05
+
+    @property
+    def resolved_lam(self) -> float:
+        """The first λ or μ."""
+        if self.lam is not None:
+            return self.lam
+        return 1e-4 if self.method == "weight" else 0.5
+
+    @property
+    def resolved_device(self) -> str:
+        """The device in use."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+_LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "pairs": 1,
+    "renew": 0,
+    "grace": 0,
+    "every": 1,
+    "adversarial_steps": 1,
+    "probe": 0,
+    "checkpoint_every": 1,
+    "seed": 0,
+    "split_seed": 0,
+}
+
+
+def from_json(content: dict[str, Any]) -> TrainConfig:
+    """The configuration of a run's ``config.json``; keys it does not know (of newer versions) are refused.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value out of range.
+    """
+    known = {field.name for field in fields(TrainConfig)}
+    given = {name: value for name, value in content.items() if name != "versions"}
+    unknown = sorted(set(given) - known)
+    if unknown or "data" not in given:
+        problem = f"unknown options {', '.join(unknown)}" if unknown else "no 'data'"
+        raise ConfigError(f"config.json: {problem}; expected those of cheaplip train")
+    return TrainConfig(**given)
+
+
+def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """A copy with some options changed, validated again."""
+    return dataclasses.replace(config, **changes)

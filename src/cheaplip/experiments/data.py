@@ -1,0 +1,414 @@
+"""Data by name: built-in sets, ``.npz`` and ``.csv`` files, functions; split, checked and described."""
+
+import copy
+import csv
+import difflib
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from cheaplip.domain import Box
+from cheaplip.experiments import idx
+from cheaplip.experiments.idx import DataError
+
+__all__ = ["Data", "DataError", "Split", "load"]
+
+_BUILT_IN = ("digits", *idx.NAMES)
+_SAMPLE = 256  # inputs looked at for the distance between two of them
+
+
+class Split(NamedTuple):
+    r"""Inputs ``x`` (N, \*shape), float32, and their classes ``y`` (N,), int64."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A classification problem, split and ready for training.
+
+    Attributes:
+        name: of the source, for tables.
+        train, validation, test: three disjoint parts.
+        classes: number of classes; labels run from 0 to ``classes - 1``.
+        domain: the box that holds every input of all three parts.
+        epsilon: default radius of attacks in Euclidean distance: 0.2 times the median distance between two training
+            inputs, to one significant digit; 2.0 on MNIST.
+        noise: default standard deviation of noise: half of ``epsilon``, to one significant digit.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    domain: Box
+    epsilon: float
+    noise: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.train.x.shape[1:])
+
+    def to(self, device: torch.device | str) -> "Data":
+        """The same data on ``device``."""
+        train, validation, test = (
+            Split(part.x.to(device), part.y.to(device)) for part in (self.train, self.validation, self.test)
+        )
+        domain = copy.deepcopy(self.domain).to(device)  # moving a module happens in place
+        return replace(self, train=train, validation=validation, test=test, domain=domain)
+
+
+def load(
+    source: str,
+    *,
+    label: str | None = None,
+    split_seed: int = 0,
+    validation: float | None = None,
+    test: float = 0.2,
+) -> Data:
+    """Load data by name, check it, and split it by class in proportion.
+
+    The domain is [0, 1] for bytes (divided by 255) and wherever every value lies within; otherwise each feature spans
+    its smallest to its largest value in *all* parts, for attacks must be able to reach every input. A constant
+    feature gets a half on either side.
+
+    Args:
+        source: ``digits`` (ships with scikit-learn), ``mnist`` or ``fashion-mnist`` (see
+            :func:`cheaplip.experiments.idx.images_and_labels`), a ``.npz`` file with arrays x and y, a ``.csv`` file
+            whose first line names the columns, or ``package.module:function``, a function without arguments that
+            returns (x, y) or a :class:`Data`; the current folder is importable. Labels are 0, 1, …, classes − 1,
+            but in a ``.csv`` file anything: its sorted values are numbered.
+        label: the column of a ``.csv`` file that holds the classes.
+        split_seed: the same seed gives the same split.
+        validation: fraction of all samples, in (0, 1). None: 0.1. For ``mnist`` and ``fashion-mnist`` it is a
+            fraction of the training set, None: 1/12, which is 5,000 images.
+        test: fraction of all samples, in (0, 1). ``mnist`` and ``fashion-mnist`` keep their own test set.
+
+    Raises:
+        DataError: the source is unknown, missing or damaged, its content cannot be used, or an option is out of range.
+
+    Example:
+        >>> data = load("digits")
+        >>> data.shape, data.classes, len(data.train.x), len(data.validation.x), len(data.test.x)
+        ((1, 8, 8), 10, 1258, 180, 359)
+    """
+    if validation is None:
+        validation = 1 / 12 if source in idx.NAMES else 0.1
+    _check_options(validation, test, split_seed)
+    if label is not None and not _has_suffix(source, ".csv"):
+        raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
+    if source in idx.NAMES:
+        return _official(source, validation, split_seed)
+    found = _read(source, label)
+    if isinstance(found, Data):
+        return _check_data(found, source)
+    x, domain = _inputs(found[0], source)
+    y = _labels(found[1], len(x), source)
+    train, test_part, held_out = _split(y, source, (test, validation), split_seed)
+    parts = (Split(x[rows], y[rows]) for rows in (train, held_out, test_part))
+    return _describe(Path(source).name, *parts, classes=int(y.max()) + 1, domain=domain)
+
+
+def _official(name: str, validation: float, seed: int) -> Data:
+    """A set that comes with its own test part."""
+    (x, y), (test_x, test_y) = (_images(*idx.images_and_labels(name, part)) for part in ("train", "t10k"))
+    train, held_out = _split(y, name, (validation,), seed)
+    parts = (Split(x[train], y[train]), Split(x[held_out], y[held_out]), Split(test_x, test_y))
+    return _describe(name, *parts, classes=idx.CLASSES, domain=Box(0.0, 1.0))
+
+
+def _images(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    return _scaled(x[:, None]), torch.from_numpy(y.astype(np.int64))
+
+
+def _scaled(x: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.divide(x, np.float32(255), dtype=np.float32))
+
+
+def _describe(name: str, train: Split, validation: Split, test: Split, *, classes: int, domain: Box) -> Data:
+    epsilon = _one_digit(0.2 * _median_distance(train.x))
+    return Data(name, train, validation, test, classes, domain, epsilon, noise=_one_digit(epsilon / 2))
+
+
+def _median_distance(x: Tensor) -> float:
+    """Median distance between two different inputs, from at most 256 of them; 1 where there are none."""
+    some = x[torch.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).long()].reshape(-1, math.prod(x.shape[1:]))
+    gaps = torch.pdist(some.double())
+    gaps = gaps[gaps > 0]
+    return float(gaps.median()) if len(gaps) else 1.0
+
+
+def _one_digit(number: float) -> float:
+    return float(f"{number:.0e}")
+
+
+def _split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    """Rows of the rest, then of one part for each fraction of all rows; disjoint, each class in proportion."""
+    counts = y.bincount()
+    parts = 1 + len(fractions)
+    if counts.min() < parts:
+        raise DataError(
+            f"{source}: expected at least {parts} samples of every class, one for each part of the split, "
+            f"got {counts.min()} of class {counts.argmin()}; add samples, or drop the class"
+        )
+    rest, taken = np.arange(len(y)), []
+    for fraction in fractions:
+        size = round(fraction * len(y))
+        try:
+            rest, part = train_test_split(rest, test_size=size, stratify=y[rest], random_state=seed)
+        except ValueError as error:
+            raise DataError(
+                f"{source}: cannot split {size} of {len(y)} samples (a fraction of {fraction:g}) off, with all "
+                f"{len(counts)} classes in every part; change the fraction, or add samples"
+            ) from error
+        taken.append(part)
+    return [torch.from_numpy(rows) for rows in (rest, *taken)]
+
+
+def _read(source: str, label: str | None) -> "tuple[Any, Any] | Data":
+    """Inputs and labels as they come, unchecked, or whole data from a function."""
+    if source == "digits":
+        digits = load_digits()
+        return digits.images[:, None] / 16, digits.target
+    if _has_suffix(source, ".npz"):
+        return _read_npz(_existing(source))
+    if _has_suffix(source, ".csv"):
+        return _read_csv(_existing(source), label)
+    if ":" in source:
+        return _call(source)
+    close = difflib.get_close_matches(source.lower(), _BUILT_IN, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise DataError(
+        f"unknown data {source!r}: expected {', '.join(_BUILT_IN)}, a .npz or .csv file, "
+        f"or package.module:function{hint}"
+    )
+
+
+def _has_suffix(source: str, suffix: str) -> bool:
+    return source.lower().endswith(suffix)
+
+
+def _existing(source: str) -> Path:
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"{source}: no such file; check the path, which starts at {Path.cwd()}")
+    return path
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            missing = {"x", "y"} - set(arrays.files)
+            if not missing:
+                return arrays["x"], arrays["y"]
+            keys = ", ".join(arrays.files) or "none"
+    except Exception as error:  # a damaged archive may raise almost anything
+        raise DataError(
+            f"{path}: cannot be read: {error}; expected arrays of numbers, written by np.savez(path, x=x, y=y)"
+        ) from error
+    raise DataError(f"{path}: expected arrays named x and y, got {keys}; write them with np.savez(path, x=x, y=y)")
+
+
+def _read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            columns = [cell.strip() for cell in next(reader, [])]
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {error}; expected comma-separated text in UTF-8") from error
+    listed = (", ".join(columns[:10]) or "none") + (f", … ({len(columns)} columns)" if len(columns) > 10 else "")
+    if label is None:
+        raise DataError(
+            f"{path}: expected the name of the column that holds the classes; "
+            f"choose one with label=, --label on the command line: {listed}"
+        )
+    if columns.count(label) != 1:
+        raise DataError(f"{path}: expected one column {label!r} in the first line, got the columns {listed}")
+    at = columns.index(label)
+    names = columns[:at] + columns[at + 1 :]
+    features, labels = [], []
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise DataError(f"{path}, line {line}: expected {len(columns)} cells, as in the first line, got {len(row)}")
+        labels.append(row.pop(at).strip())
+        if not labels[-1]:
+            raise DataError(f"{path}, line {line}: expected a class in column {label!r}, got an empty cell; fill it in")
+        features.append([_number(cell) for cell in row])
+        if None in features[-1]:
+            wrong = features[-1].index(None)
+            raise DataError(
+                f"{path}, line {line}, column {names[wrong]!r}: expected a number, got {row[wrong]!r}; "
+                "encode or drop the column"
+            )
+    numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
+    x = np.array(features, dtype=np.float64).reshape(len(rows), len(names))
+    _refuse_non_finite(x, str(path), lambda row, column: f"line {rows[row][0]}, column {names[column]!r}")
+    return x, np.array([numbers[value] for value in labels], dtype=np.int64)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _by_size(value: str) -> tuple[float, str]:
+    """Sorts numbers by size, before anything else."""
+    number = _number(value)
+    return (math.inf if number is None or math.isnan(number) else number), value
+
+
+def _call(source: str) -> "tuple[Any, Any] | Data":
+    """What ``package.module:function`` returns."""
+    module, _, name = source.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing a user's module may raise anything
+        raise DataError(
+            f"cannot import {source!r}: {error}; expected package.module:function, "
+            "installed or importable from the current folder"
+        ) from error
+    else:
+        try:
+            found = function()
+        except Exception as error:
+            raise DataError(
+                f"{source} raised {type(error).__name__}: {error}; it is called without arguments"
+            ) from error
+    finally:
+        sys.path.remove(here)
+    if isinstance(found, Data):
+        return found
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
+    return found[0], found[1]
+
+
+def _array(values: Any, source: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{source}: expected arrays of numbers, each row of the same length: {error}") from error
+
+
+def _inputs(values: Any, source: str) -> tuple[Tensor, Box]:
+    """Finite float32 inputs (N, *shape), and the box they lie in."""
+    x = _array(values, source)
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{source}: expected x to hold numbers, got {x.dtype}; convert it, for example to float32")
+    if x.ndim < 2 or x.size == 0:
+        raise DataError(
+            f"{source}: expected x of shape (N, *input), with at least one sample and feature, got {x.shape}"
+        )
+    if x.dtype == np.uint8:
+        return _scaled(x), Box(0.0, 1.0)
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
+    _refuse_non_finite(x, source, _place)
+    return torch.from_numpy(x), _box(torch.from_numpy(x))
+
+
+def _place(row: int, *column: int) -> str:
+    return f"row {row}, column {', '.join(map(str, column))}"
+
+
+def _refuse_non_finite(x: NDArray[Any], source: str, place: Callable[..., str]) -> None:
+    bad = ~np.isfinite(x)
+    if bad.any():
+        first = np.unravel_index(int(bad.argmax()), bad.shape)
+        raise DataError(
+            f"{source}: expected finite numbers, got NaN or Inf in {bad.sum()} of {x.size} places, the first at "
+            f"{place(*map(int, first))}; fill them in, or drop the rows"
+        )
+
+
+def _box(x: Tensor) -> Box:
+    """[0, 1] if that holds every value, else each feature from its smallest to its largest, with room if constant."""
+    low, high = x.amin(dim=0), x.amax(dim=0)
+    if low.min() >= 0 and high.max() <= 1:
+        return Box(0.0, 1.0)
+    room = torch.where(low == high, (1e-6 * low.abs()).clamp_min(0.5), 0.0)  # a half is lost beside numbers above 1e7
+    return Box(low - room, high + room)
+
+
+def _labels(values: Any, count: int, source: str) -> Tensor:
+    """Classes (N,), int64: every one of 0, 1, …, at least two of them."""
+    y = _array(values, source)
+    expected = "expected y to hold the classes 0, 1, …, one integer per sample"
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{source}: {expected}, got {y.dtype}; number the classes")
+    if y.shape != (count,):
+        raise DataError(f"{source}: {expected}: shape ({count},) to go with x, got {y.shape}")
+    bad = ~((y >= 0) & (y == np.floor(y))) if y.dtype.kind == "f" else y < 0
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"{source}: {expected}, got {y[row]} at row {row}; number the classes from 0")
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise DataError(
+            f"{source}: expected at least two classes, got only class {classes[0]}; add the others' samples"
+        )
+    if classes[-1] != len(classes) - 1:
+        gap = int(np.flatnonzero(classes != np.arange(len(classes)))[0])
+        raise DataError(
+            f"{source}: {expected}, got none of class {gap} and a largest of {classes[-1]}; "
+            "number the classes from 0 without gaps"
+        )
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def _check_data(data: Data, source: str) -> Data:
+    """The same data, once each part is known to hold what the class promises."""
+    try:
+        data.domain.check_shape(data.shape)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from error
+    for part in ("train", "validation", "test"):
+        x, y = getattr(data, part)
+        where = f"{source}, {part}"
+        if x.dtype != torch.float32 or y.dtype != torch.int64 or y.shape != x.shape[:1] or not len(x):
+            raise DataError(
+                f"{where}: expected x float32 (N, *input) and y int64 (N,), "
+                f"got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
+            )
+        if x.shape[1:] != data.shape:
+            raise DataError(f"{where}: expected inputs of shape {data.shape}, as in train, got {tuple(x.shape[1:])}")
+        _refuse_non_finite(x.cpu().numpy(), where, _place)
+        if y.min() < 0 or y.max() >= data.classes:
+            raise DataError(f"{where}: expected labels from 0 to {data.classes - 1}, got {y.min()} to {y.max()}")
+        if not data.domain.contains(x):
+            raise DataError(f"{where}: expected every input inside the domain {data.domain}; widen it")
+    return data
+
+
+def _check_options(validation: float, test: float, split_seed: int) -> None:
+    for name, fraction in (("validation", validation), ("test", test)):
+        if not 0 < fraction < 1:
+            raise DataError(f"{name}: expected a fraction in (0, 1), got {fraction}")
+    if validation + test >= 1:
+        raise DataError(
+            f"validation + test: expected less than 1, to leave some for training, got {validation + test:g}"
+        )
+    if not 0 <= split_seed < 2**32:
+        raise DataError(f"split_seed: expected an integer from 0 to 2**32 - 1, got {split_seed}")

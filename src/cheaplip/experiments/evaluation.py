@@ -1,0 +1,64 @@
+"""Attack a finished run and add what came out to its metrics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cheaplip.experiments.config import from_json
+from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.training import load_trained
+from cheaplip.robustness import ATTACKS, attack, check_classifier
+
+__all__ = ["evaluate", "robust_key"]
+
+
+def robust_key(name: str, epsilon: float) -> str:
+    """The key of an attack in ``metrics.json``, such as ``pgd@2.0``."""
+    return f"{name}@{float(epsilon)}"
+
+
+def evaluate(
+    folder: RunFolder,
+    *,
+    attacks: Sequence[str] = ATTACKS,
+    epsilons: Sequence[float] | None = None,
+    samples: int | None = None,
+    data: Data | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Accuracy of a run's model under attacks, on its test data; merged into the run's metrics and returned.
+
+    Args:
+        folder: a finished run.
+        attacks: names from :data:`cheaplip.robustness.ATTACKS`.
+        epsilons: radii (L2), for ``noise`` the standard deviation. None: the data's own.
+        samples: the first so many test inputs. None: all.
+        data: the run's data, if loaded already.
+        seed: of the attacks' random starts.
+        progress: called with (attack, inputs done, inputs in all).
+
+    Raises:
+        RunError: no finished run there.
+        ValueError: an unknown attack or a negative radius.
+    """
+    metrics = folder.read_json("metrics.json")
+    config = from_json(folder.read_json("config.json"))
+    if data is None:
+        data = load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
+    model = load_trained(folder, config, data)
+    x, y = data.test.x[:samples], data.test.y[:samples]
+    check_classifier(model, x[:256], data.classes)
+    for name in attacks:
+        own = data.noise if name == "noise" else data.epsilon
+        for epsilon in (own,) if epsilons is None else epsilons:
+            report = None if progress is None else _named(progress, name)
+            result = attack(name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report)
+            metrics.setdefault("robust", {})[robust_key(name, epsilon)] = result.accuracy
+            metrics.setdefault("robust_samples", {})[robust_key(name, epsilon)] = len(x)
+            folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def _named(progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,117 @@
+"""What each training method minimises: plain, weight, clip, adversarial."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cheaplip.clip import CLIP
+from cheaplip.domain import Box
+from cheaplip.quotient import distance
+
+__all__ = ["METHODS", "Objective", "WeightPenalty", "adversarial", "joint", "penalised", "plain"]
+
+METHODS = ("plain", "weight", "clip", "adversarial")
+
+
+@dataclass(frozen=True)
+class Objective:
+    r"""A method at work.
+
+    Attributes:
+        step: (model, x, y) → (loss to minimise, cross-entropy alone, outputs): scalar, scalar, (B, classes).
+        penalty: the module whose ``lam`` is steered, if any; its state belongs to the checkpoint.
+    """
+
+    step: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    penalty: nn.Module | None = None
+
+
+class WeightPenalty(nn.Module):
+    """L2 regularisation μ·Σ‖W‖² of the weight matrices (not the biases), the paper's rival; μ sits in ``lam``.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> _ = nn.init.constant_(layer.weight, 3.0)
+        >>> WeightPenalty(0.5)(layer).item()
+        9.0
+    """
+
+    lam: Tensor
+
+    def __init__(self, lam: float) -> None:
+        super().__init__()
+        if not (math.isfinite(lam) and lam >= 0):
+            raise ValueError(f"lam: expected a finite number of at least 0, got {lam}")
+        self.register_buffer("lam", torch.tensor(float(lam)))
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """The penalty, a scalar."""
+        return self.lam * sum(w.square().sum() for w in model.parameters() if w.dim() > 1)
+
+
+def plain() -> Objective:
+    """Cross-entropy."""
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(x)
+        fit = cross_entropy(output, y)
+        return fit, fit, output
+
+    return Objective(step)
+
+
+def penalised(penalty: nn.Module) -> Objective:
+    """Cross-entropy plus ``penalty(model)``: weight regularisation, or CLIP with a pass of its own."""
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(x)
+        fit = cross_entropy(output, y)
+        return fit + penalty(model), fit, output
+
+    return Objective(step, penalty)
+
+
+def joint(clip: CLIP) -> Objective:
+    """Cross-entropy plus the CLIP penalty from the batch's own pass."""
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output, penalty = clip.joint(model, x)
+        fit = cross_entropy(output, y)
+        return fit + penalty, fit, output
+
+    return Objective(step, clip)
+
+
+def adversarial(epsilon: float, steps: int, domain: Box, generator: torch.Generator) -> Objective:
+    """Cross-entropy at L2-PGD perturbed inputs (Madry et al. 2018): random start, normalised steps of 2.5·ε/steps.
+
+    Args:
+        epsilon: radius of the ball.
+        steps: gradient steps for each batch.
+        domain: where inputs live.
+        generator: randomness of the starts, on the inputs' device.
+    """
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(perturb(model, x, y))
+        fit = cross_entropy(output, y)
+        return fit, fit, output
+
+    def perturb(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        column = (-1, *[1] * (x.dim() - 1))
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        radius = epsilon * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        shift = noise * (radius / distance(noise)).reshape(column)
+        for _ in range(steps):
+            at = domain.project(x + shift).requires_grad_()
+            (gradient,) = torch.autograd.grad(cross_entropy(model(at), y, reduction="sum"), at)
+            length = distance(gradient).clamp_min(torch.finfo(x.dtype).tiny).reshape(column)
+            shift = at.detach() - x + 2.5 * epsilon / steps * gradient / length
+            shift = shift * (epsilon / distance(shift).clamp_min(epsilon)).reshape(column)
+        return domain.project(x + shift).detach()
+
+    return Objective(step)

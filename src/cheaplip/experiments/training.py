@@ -1,0 +1,379 @@
+"""One training run: configuration and data in; model, history and metrics out."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.bracket import largest_quotient
+from cheaplip.clip import CLIP
+from cheaplip.discrepancy import DiscrepancyPrinciple
+from cheaplip.experiments import methods
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import Data
+from cheaplip.experiments.models import build
+from cheaplip.experiments.runs import RunError, RunFolder, versions
+from cheaplip.pairs import PairSet
+from cheaplip.robustness import accuracy, check_classifier
+
+__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "train"]
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps done, steps in all, the last epoch's numbers)."""
+
+_CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
+_PROBE_STEPS = 30
+
+
+class DivergedError(RunError):
+    """The loss became NaN or infinite."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run can be continued
+    """The run was asked to stop; its state is saved."""
+
+
+class Training:
+    """All that changes while a run trains: model, optimiser, penalty, λ, random states, position.
+
+    Args:
+        config: the run's options.
+        data: where it trains, on the device it trains on.
+    """
+
+    def __init__(self, config: TrainConfig, data: Data) -> None:
+        self.config = config
+        self.data = data
+        self.device = data.train.x.device
+        self.batch_size = min(config.batch_size or _batch_size(len(data.train.x)), len(data.train.x))
+        self.steps_per_epoch = len(data.train.x) // self.batch_size
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.model = build(
+            config.model,
+            data.shape,
+            data.classes,
+            activation=config.resolved_activation,
+            final_activation=config.final_activation,
+            seed=config.seed,
+        ).to(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.resolved_lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            max_lr=config.resolved_lr,
+            total_steps=max(self.total_steps, 2),
+            pct_start=0.3,
+            cycle_momentum=False,
+        )
+        self.shuffle = torch.Generator().manual_seed(config.seed)
+        self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
+        self.objective = self._objective()
+        self.controller = self._controller()
+        self.epoch = 0
+        self.step = 0
+        self._start_epoch()
+
+    def _objective(self) -> methods.Objective:
+        config, data = self.config, self.data
+        if config.method == "plain":
+            return methods.plain()
+        if config.method == "weight":
+            return methods.penalised(methods.WeightPenalty(config.resolved_lam).to(self.device))
+        if config.method == "adversarial":
+            epsilon = config.adversarial_epsilon or data.epsilon
+            return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise)
+        pairs = PairSet(
+            data.train.x,
+            size=config.pairs,
+            domain=data.domain,
+            start=config.start,
+            step=config.step,
+            step_size=config.step_size,
+            renew=config.renew,
+            grace=config.grace,
+            generator=self.noise,
+        )
+        clip = CLIP(pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every).to(self.device)
+        return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+
+    def _controller(self) -> DiscrepancyPrinciple | None:
+        """λ's speed follows the length of the run: thirty memories of the moving average, or more."""
+        penalty, config = self.objective.penalty, self.config
+        if penalty is None or config.target is None:
+            return None
+        if config.rule == "additive":
+            return DiscrepancyPrinciple(penalty, config.target, rule="additive", rate=config.rate or 1e-3)
+        memory = min(100.0, max(10.0, self.total_steps / 30))
+        return DiscrepancyPrinciple(
+            penalty,
+            config.target,
+            rate=config.rate or 1 / memory,
+            smoothing=1 - 1 / memory,
+            warmup=self.total_steps // 3,
+            bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
+        )
+
+    def _start_epoch(self) -> None:
+        self.order_state = self.shuffle.get_state()
+        self.order = torch.randperm(len(self.data.train.x), generator=self.shuffle).to(self.device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, correct, largest, late steps
+        self.seconds = 0.0
+
+    def run_epoch(self, on_step: Callable[[], bool]) -> bool:
+        """Train to the end of the epoch, or until ``on_step`` returns True; returns whether it got to the end.
+
+        Raises:
+            DivergedError: the loss is no longer finite; names the step.
+        """
+        started = time.perf_counter()
+        penalty = self.objective.penalty
+        late = self.steps_per_epoch - max(1, self.steps_per_epoch // 10)
+        first_bad = torch.full((), -1, device=self.device)
+        while (position := self.step - self.epoch * self.steps_per_epoch) < self.steps_per_epoch:
+            chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
+            x, y = self.data.train.x[chosen], self.data.train.y[chosen]
+            loss, fit, output = self.objective.step(self.model, x, y)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.scheduler.step()
+            with torch.no_grad():
+                correct = (output.argmax(dim=1) == y).float().mean()
+                if self.controller is not None:
+                    self.controller.step(correct)
+                self.sums[0] += fit.detach()
+                self.sums[1] += correct
+                if position >= late and isinstance(penalty, CLIP):
+                    self.sums[2] += penalty.largest
+                    self.sums[3] += 1
+                first_bad = torch.where((first_bad < 0) & ~torch.isfinite(loss.detach()), self.step, first_bad)
+            self.step += 1
+            if self.step % _CHECK_EVERY == 0 or position + 1 == self.steps_per_epoch:
+                self._check(int(first_bad))
+            if on_step():
+                self._check(int(first_bad))
+                self.seconds += time.perf_counter() - started
+                return position + 1 == self.steps_per_epoch
+        self.seconds += time.perf_counter() - started
+        return True
+
+    def _check(self, first_bad: int) -> None:
+        if first_bad >= 0:
+            raise DivergedError(
+                f"the loss became NaN or infinite at step {first_bad} (epoch {self.epoch + 1}): "
+                "lower --lr or --lam; the last good checkpoint is kept"
+            )
+
+    def end_epoch(self) -> dict[str, Any]:
+        """The epoch's numbers, one line of ``history.jsonl``; moves on to the next epoch."""
+        data, penalty = self.data, self.objective.penalty
+        loss, correct, largest, late = self.sums.tolist()
+        line: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "loss": loss / self.steps_per_epoch,
+            "train_accuracy": correct / self.steps_per_epoch,
+            "validation_accuracy": accuracy(self.model, data.validation.x, data.validation.y),
+            "learning_rate": self.scheduler.get_last_lr()[0],
+            "seconds": self.seconds,
+        }
+        if penalty is not None:
+            line["lam"] = float(penalty.get_buffer("lam"))
+        if self.config.probe:
+            line["lower"] = self.lower(size=self.config.probe, steps=_PROBE_STEPS)[0]
+        if isinstance(penalty, CLIP):
+            line["largest"] = largest / late
+            if self.config.probe:
+                line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else math.nan
+        self.epoch += 1
+        self._start_epoch()
+        return line
+
+    def lower(self, *, size: int = 512, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
+        """The largest quotient found by a search of its own, and its pair; the training pairs start there, too."""
+        penalty = self.objective.penalty
+        starts = penalty.pairs if isinstance(penalty, CLIP) else None
+        generator = torch.Generator(self.device).manual_seed(self.epoch)
+        found = largest_quotient(
+            self.model,
+            self.data.train.x,
+            domain=self.data.domain,
+            starts=starts,
+            size=size,
+            steps=steps,
+            generator=generator,
+        )
+        return found.value, found.witness
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs to continue as if it had never stopped."""
+        penalty, controller = self.objective.penalty, self.controller
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "sums": self.sums,
+            "order": self.order_state,
+            "noise": self.noise.get_state(),
+            "global": torch.get_rng_state(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "penalty": None if penalty is None else penalty.state_dict(),
+            "controller": None if controller is None else controller.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.objective.penalty is not None:
+            self.objective.penalty.load_state_dict(state["penalty"])
+        if self.controller is not None:
+            self.controller.load_state_dict(state["controller"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.shuffle.set_state(state["order"])
+        self._start_epoch()
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["global"])
+        self.sums, self.seconds = state["sums"].to(self.device), state["seconds"]
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train, leaving a run's folder; returns its metrics.
+
+    Args:
+        config: the run's options.
+        data: what :func:`cheaplip.experiments.data.load` returned.
+        folder: where to write.
+        resume: continue from the folder's checkpoint where there is one; a finished run only returns its metrics.
+        overwrite: replace a run that is already there.
+        progress: called now and then.
+        stop: asked after each step; True saves the state and raises :class:`Interrupted`.
+
+    Raises:
+        RunError: the folder is in the way, or holds a run with other options.
+        DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
+        Interrupted: ``stop`` said so.
+    """
+    started_before = resume and folder.exists()
+    if started_before:
+        _check_same(config, folder)
+        if (folder.path / "metrics.json").is_file():
+            return folder.read_json("metrics.json")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        training = Training(config, data.to(config.resolved_device))
+        if started_before and (folder.path / "checkpoint.safetensors").is_file():
+            training.load_state(folder.load_checkpoint())
+            folder.cut_history(training.epoch)
+        elif started_before:
+            folder.cut_history(0)
+        else:
+            folder.create(overwrite=overwrite)
+            folder.write_json("config.json", {**asdict(config), "versions": versions()})
+        return _train(training, folder, progress, stop)
+
+
+def _train(
+    training: Training, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    line: dict[str, Any] = {}
+
+    def on_step() -> bool:
+        if progress is not None and training.step % 10 == 0:
+            progress(training.step, training.total_steps, line)
+        return stop()
+
+    while training.epoch < training.config.epochs:
+        finished = training.run_epoch(on_step)
+        if finished:
+            line = training.end_epoch()
+            folder.append_history(line)
+        if not finished or stop() or training.epoch % training.config.checkpoint_every == 0:
+            folder.save_checkpoint(training.state())
+        if (not finished or stop()) and training.epoch < training.config.epochs:
+            raise Interrupted
+    if progress is not None:
+        progress(training.step, training.total_steps, line)
+    return _finish(training, folder)
+
+
+def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
+    config, data, model = training.config, training.data, training.model
+    check_classifier(model, data.test.x[:256], data.classes)
+    folder.save_model(model)
+    lower, witness = training.lower()
+    folder.save_witness(*witness)
+    penalty = training.objective.penalty
+    metrics = {
+        "accuracy": {
+            "train": accuracy(model, data.train.x, data.train.y),
+            "validation": accuracy(model, data.validation.x, data.validation.y),
+            "test": accuracy(model, data.test.x, data.test.y),
+        },
+        "robust": {},
+        "certified": {},
+        "lipschitz": {"lower": lower},
+        "lam": None if penalty is None else float(penalty.get_buffer("lam")),
+        "epochs": training.epoch,
+        "seconds_per_epoch": sorted(line["seconds"] for line in folder.history())[training.epoch // 2],
+        "seed": config.seed,
+    }
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:
+    """The trained model of a run, in evaluation mode, on the data's device.
+
+    Raises:
+        RunError: there is no finished run, or its weights do not fit.
+    """
+    model = build(
+        config.model,
+        data.shape,
+        data.classes,
+        activation=config.resolved_activation,
+        final_activation=config.final_activation,
+        seed=config.seed,
+    )
+    folder.load_model(model)
+    return model.to(data.train.x.device).eval()
+
+
+def _check_same(config: TrainConfig, folder: RunFolder) -> None:
+    saved = folder.read_json("config.json")
+    wanted = asdict(config)
+    changed = [name for name in wanted if name in saved and saved[name] != wanted[name] and name not in _FREE]
+    if changed:
+        differences = ", ".join(f"{name} was {saved[name]!r}, now {wanted[name]!r}" for name in changed)
+        raise RunError(
+            f"cannot resume {folder.path} with other options ({differences}): use the old ones, or another --out"
+        )
+
+
+_FREE = ("device", "checkpoint_every")
+
+
+def _batch_size(rows: int) -> int:
+    """128, or less where an epoch would have fewer than 40 steps."""
+    return max(1, min(128, rows // 40))

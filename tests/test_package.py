@@ -1,0 +1,114 @@
+"""The public surface: what is exported, what an import costs, and that versions agree."""
+
+import importlib
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cheaplip
+
+CORE = ["clip", "discrepancy", "domain", "errors", "modes", "pairs", "quotient"]
+
+NEW_MODULES = """
+import sys
+import torch
+before = set(sys.modules)
+import cheaplip
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def sorted_like_an_import(names: list[str]) -> list[str]:
+    """Constants and acronyms, then classes, then functions; each by alphabet."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize("module", ["cheaplip", *(f"cheaplip.{name}" for name in CORE)])
+def test_all_is_sorted(module):
+    names = importlib.import_module(module).__all__
+    assert list(names) == sorted_like_an_import(names)
+
+
+@pytest.mark.parametrize("module", ["cheaplip", *(f"cheaplip.{name}" for name in CORE)])
+def test_all_names_what_exists(module):
+    loaded = importlib.import_module(module)
+    assert [name for name in loaded.__all__ if not hasattr(loaded, name)] == []
+
+
+def test_all_is_complete():
+    public = {
+        name for name, value in vars(cheaplip).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == set(cheaplip.__all__)
+
+
+@pytest.mark.parametrize("module", [f"cheaplip.{name}" for name in CORE])
+def test_all_of_a_module_is_complete(module):
+    loaded = importlib.import_module(module)
+    own = {
+        name
+        for name, value in vars(loaded).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module
+    }
+    assert own <= set(loaded.__all__)
+
+
+@pytest.mark.parametrize(
+    "name", ["CLIP", "BatchDependentLayerError", "Box", "CheaplipWarning", "DiscrepancyPrinciple", "PairSet"]
+)
+def test_the_core_is_exported(name):
+    assert name in cheaplip.__all__
+
+
+@pytest.mark.parametrize("name", cheaplip.__all__)
+def test_every_export_has_a_docstring(name):
+    assert inspect.getdoc(getattr(cheaplip, name))
+
+
+@pytest.mark.parametrize("name", ["CLIP", "Box", "DiscrepancyPrinciple", "PairSet"])
+def test_every_core_class_shows_an_example(name):
+    assert ">>>" in inspect.getdoc(getattr(cheaplip, name))
+
+
+def test_the_import_needs_torch_alone():
+    done = subprocess.run([sys.executable, "-c", NEW_MODULES], capture_output=True, text=True, check=True)
+    roots = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "cheaplip" in roots
+    assert roots - {"cheaplip", "torch"} - sys.stdlib_module_names == set()
+
+
+def test_the_import_prints_nothing_and_warns_of_nothing():
+    code = "import cheaplip"
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "cheaplip" not in done.stderr
+
+
+def test_types_are_shipped():
+    assert (Path(cheaplip.__file__).parent / "py.typed").is_file()
+
+
+def test_the_version_is_a_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", cheaplip.__version__)
+
+
+def test_the_version_matches_the_distribution():
+    try:
+        installed = importlib.metadata.version("cheaplip")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("cheaplip is on the path, not installed")
+    assert installed == cheaplip.__version__
+
+
+def test_the_version_matches_the_citation():
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    assert f"version: {cheaplip.__version__}\n" in citation.read_text(encoding="utf-8")
+
+
+def test_the_warning_is_a_user_warning():
+    assert issubclass(cheaplip.CheaplipWarning, UserWarning)
