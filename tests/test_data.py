@@ -191,13 +191,14 @@ def test_epsilon_is_a_fifth_of_the_median_distance_to_one_digit(tmp_path: Path) 
 
 
 def test_csv_labels_of_any_kind_are_numbered_in_order(tmp_path: Path) -> None:
-    rows = [f"{name}, {i}, {size}" for i in range(10) for size, name in ((7, '"pear, ripe"'), (5, "apple "))]
-    source = save_csv(tmp_path, "\ufeffkind, weight, size\n" + "\n".join(rows) + "\n\n")
+    names = ((0, "apple"), (0, "apple "), (1, '"pear, ripe"'), (1, ' "pear, ripe"'))
+    rows = [f"{i},{name}, {size}" for i in range(5) for size, name in names]
+    source = save_csv(tmp_path, "\ufeffweight, kind ,size\n" + "\n".join(rows) + "\n\n")
     found = load(source, label="kind")
     assert (found.name, found.shape, found.classes) == ("table.csv", (2,), 2)
     x, y = (torch.cat(ts) for ts in zip(found.train, found.validation, found.test, strict=True))
     assert y.bincount().tolist() == [10, 10]
-    assert torch.equal(x[:, 1], 5 + 2 * y)
+    assert torch.equal(x[:, 1], y.float())
 
 
 def test_csv_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
@@ -276,13 +277,18 @@ def test_a_function_returns_whole_data(module: Callable[[str], str]) -> None:
     [
         pytest.param(
             {"x": "torch.rand(4, 3).double()"},
-            "train: expected x float32 (N, *input) and y int64 (N,), got torch.float64 (4, 3)",
+            "train: expected x float32 (N, *input) and y int64 (N,), N ≥ 1, got torch.float64 (4, 3)",
             id="dtype",
         ),
         pytest.param(
             {"y": "torch.tensor([0, 1, 0])"},
-            "train: expected x float32 (N, *input) and y int64 (N,), got torch.float32 (4, 3) and torch.int64 (3,)",
+            "got torch.float32 (4, 3) and torch.int64 (3,)",
             id="lengths",
+        ),
+        pytest.param(
+            {"x": "torch.rand(0, 3)", "y": "torch.arange(0)"},
+            "N ≥ 1, got torch.float32 (0, 3) and torch.int64 (0,)",
+            id="empty",
         ),
         pytest.param(
             {"test": "torch.rand(4, 2)"}, "test: expected inputs of shape (3,), as in train, got (2,)", id="shape"
@@ -626,6 +632,11 @@ def test_a_csv_that_cannot_be_used(text: str, label: str | None, message: str, t
     assert str(caught.value).startswith(source)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    source = save_csv(tmp_path, "\ufeffkind,size\n" + "a,1\nb,2\n" * 10)
+    assert load(source, label="kind").classes == 2
+
+
 def test_a_csv_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"a,b\n\xff\xfe,1\n")
@@ -932,7 +943,7 @@ def test_a_file_the_server_lacks(served: type[Server], mnist: Path, tmp_path: Pa
 
 
 def test_no_server(served: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHEAPLIP_DATA_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("CHEAPLIP_DATA_URL", "http://127.0.0.1:1/")
     with fail("cannot download http://127.0.0.1:1/mnist/train-images-idx3-ubyte.gz: "):
         load("mnist")
 

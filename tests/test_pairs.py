@@ -29,9 +29,7 @@ def inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 def tanh_net(*sizes: int, seed: int = 0) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = [
-            layer for n, m in itertools.pairwise(sizes) for layer in (nn.Linear(n, m), nn.Tanh())
-        ]
+        layers = [layer for n, m in itertools.pairwise(sizes) for layer in (nn.Linear(n, m), nn.Tanh())]
         return nn.Sequential(*layers[:-1])
 
 
@@ -516,8 +514,7 @@ _DISTANCES = "distances: expected (smallest, largest, newcomers') with 0 < small
         ({"grace": -1}, "grace: expected 0 or more, got -1"),
         (
             {"domain": Box(0.0, 0.5)},
-            "x has values from 0 to 1, outside the domain Box(0, 0.5): "
-            "widen the domain, or normalise inside the model",
+            "x has values from 0 to 1, outside the domain Box(0, 0.5): widen the domain, or normalise inside the model",
         ),
         (
             {"domain": Box(torch.zeros(2), 1.0)},

@@ -160,7 +160,7 @@ class Evaluate:
         _print_json(metrics) if self.json else _results.print(_metrics_table(self.run.name, metrics))
 
 
-_COMMANDS = {"train": Train, "compare": Compare, "evaluate": Evaluate}
+_COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, "evaluate": Evaluate}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -277,11 +277,11 @@ def _shown_warnings() -> Iterator[None]:
         warnings.simplefilter("always", CheaplipWarning)
         show = warnings.showwarning
 
-        def line(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        def line(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
             if issubclass(category, CheaplipWarning):
                 _fail(f"warning: {message}")
             else:
-                show(message, category, *rest)
+                show(message, category, *rest, **named)
 
         warnings.showwarning = line
         yield

@@ -11,6 +11,8 @@ __all__ = ["DiscrepancyPrinciple", "Mode", "Rule"]
 Mode = Literal["max", "min"]
 Rule = Literal["multiplicative", "additive"]
 
+_PATIENCE = 10.0  # damping until the target is first met: a young network improves slowly
+
 
 class DiscrepancyPrinciple:
     r"""Steers the weight ``lam`` of a penalty so that a metric meets its target.
@@ -21,7 +23,8 @@ class DiscrepancyPrinciple:
 
     The multiplicative rule moves log λ by ``rate`` times the error in units of ``width``, at most ``rate``, on a
     moving average of the metric. It does not wind up: while the average is heading for the target anyway, and its
-    trend would close the gap, λ waits. The additive rule is the paper's: λ ± ``rate``.
+    trend would close the gap, λ waits (and waits longer before the target is first met). The additive rule is the
+    paper's: λ ± ``rate``.
 
     Args:
         penalty: any module with a scalar buffer ``lam``, such as :class:`CLIP`.
@@ -33,8 +36,7 @@ class DiscrepancyPrinciple:
         width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
             between the target and a perfect metric.
         damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
-        warmup: λ is held until the target is met for the first time, but for no more than so many steps; later it
-            falls even if the target never was met. None: ten memories of the moving average; 0 for the additive rule.
+        warmup: steps at the start during which λ is held.
         bounds: smallest and largest λ.
 
     Raises:
@@ -65,7 +67,7 @@ class DiscrepancyPrinciple:
         smoothing: float | None = None,
         width: float | None = None,
         damping: float = 3.0,
-        warmup: int | None = None,
+        warmup: int = 0,
         bounds: tuple[float, float] | None = None,
     ) -> None:
         lam = getattr(penalty, "lam", None)
@@ -91,8 +93,6 @@ class DiscrepancyPrinciple:
         for name, number in (("rate", rate), ("width", width)):
             if not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{name}: expected a positive number, got {number}")
-        if warmup is None:
-            warmup = math.ceil(10 / (1 - smoothing)) if rule == "multiplicative" else 0
         if damping < 0 or warmup < 0:
             raise ValueError(f"damping and warmup: expected 0 or more, got {damping} and {warmup}")
         if not 0 <= bounds[0] < bounds[1]:
@@ -123,8 +123,13 @@ class DiscrepancyPrinciple:
         return self._average
 
     @torch.no_grad()
-    def step(self, metric: float | Tensor) -> None:
+    def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
         """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
+
+        Args:
+            metric: accuracy or loss.
+            pace: how fast the model learns now, such as the learning rate over its peak. λ moves in proportion: when
+                the model answers slowly, a λ that kept its pace would overshoot.
 
         Raises:
             ValueError: a metric given as a number is not finite.
@@ -138,17 +143,19 @@ class DiscrepancyPrinciple:
         self._average = self._average.to(value).lerp(value, max(1 - self.smoothing, 1 / self._steps))
         self._slow_average = self._slow_average.to(value).lerp(value, max((1 - self.smoothing) / 2, 1 / self._steps))
         error = self._average - self.target
-        trend = self.damping * (self._average - self._slow_average)
+        trend = self._average - self._slow_average
         if self.mode == "min":
             error, trend = -error, -trend
         self._met = self._met.to(lam.device) | (error >= 0)
-        moves = self._met if self._steps <= self.warmup else torch.ones_like(self._met)
+        if self._steps <= self.warmup:
+            return
         if self.rule == "additive":
-            lam.add_(torch.where(error > 0, self.rate, -self.rate) * moves)
+            lam.add_(pace * torch.where(error > 0, self.rate, -self.rate))
         else:
+            trend = trend * torch.where(self._met, self.damping, max(self.damping, _PATIENCE))
             heading_back = torch.where(error > 0, trend.clamp(max=0), trend.clamp(min=0))
             remaining = torch.where(error > 0, (error + heading_back).clamp(min=0), (error + heading_back).clamp(max=0))
-            lam.mul_(torch.exp(self.rate * (remaining / self.width).clamp(-1, 1) * moves))
+            lam.mul_(torch.exp(pace * self.rate * (remaining / self.width).clamp(-1, 1)))
         lam.clamp_(*self.bounds)
 
     def state_dict(self) -> dict[str, Tensor]:

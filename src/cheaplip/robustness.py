@@ -137,9 +137,8 @@ def check_classifier(model: Model, x: Tensor, classes: int | None = None) -> Non
     r"""Warn of what makes a model look robust, or an attack unreliable. Call it once per model, before attacking.
 
     Args:
-        model: from inputs (B, \*input) to logits (B, classes).
-        x: (N, \*input), of which the first 1,000 are used.
-        classes: how many the output should have; None: any number from two.
+        model, x: as for :func:`attack`; the first 1,000 inputs are used.
+        classes: how many there should be; None: any number from two.
 
     Raises:
         ValueError: the output isn't (N, classes), or not finite.
@@ -151,7 +150,7 @@ def check_classifier(model: Model, x: Tensor, classes: int | None = None) -> Non
     with evaluation_mode(model), fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         again = _logits(model, x, classes).detach()
         z = x.clone().requires_grad_()
-        output = _Logits.run(model, z)
+        output: Tensor = _Logits.apply(model, z)  # type: ignore[no-untyped-call]
         (gradient,) = torch.autograd.grad(cross_entropy(output, output.argmax(1), reduction="sum"), z)
     if not bool(output.isfinite().all()):
         raise ValueError("expected finite logits, got NaN or inf: look for overflow, or for NaN in the model's weights")
@@ -174,7 +173,7 @@ def _parts(
     name: str, model: Model, x: Tensor, epsilon: float, domain: Box, seed: int
 ) -> list[Callable[[Tensor, Tensor], Tensor]]:
     """What runs one after the other, each from inputs and labels to perturbed inputs."""
-    logits = partial(_Logits.run, model)
+    logits = partial(_Logits.apply, model)
     if name == "autoattack":
         classes = logits(x[:1]).shape[1]
         kinds = ["apgd-ce", *{2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"]), "fab-t", "square"]
@@ -274,23 +273,18 @@ def _inside(name: str, perturbed: Tensor, x: Tensor, epsilon: float, domain: Box
 class _Logits(torch.autograd.Function):
     """The model's logits, with a backward pass that reaches the inputs and no parameter's ``.grad``."""
 
-    @classmethod
-    def run(cls, model: Model, x: Tensor) -> Tensor:
-        logits: Tensor = cls.apply(x, model)  # type: ignore[no-untyped-call]
-        return logits
-
     @staticmethod
-    def forward(ctx: Any, x: Tensor, model: Model) -> Any:
-        with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-            ctx.x = x.detach().requires_grad_(ctx.needs_input_grad[0])
+    def forward(ctx: Any, model: Model, x: Tensor) -> Any:
+        with torch.set_grad_enabled(ctx.needs_input_grad[1]):
+            ctx.x = x.detach().requires_grad_(ctx.needs_input_grad[1])
             ctx.logits = _logits(model, ctx.x)
         return ctx.logits.detach().clone()  # Square writes into it
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Any:
         if not ctx.logits.requires_grad:
-            return torch.zeros_like(ctx.x), None
-        return *torch.autograd.grad(ctx.logits, ctx.x, gradient, retain_graph=True, materialize_grads=True), None
+            return None, torch.zeros_like(ctx.x)
+        return None, *torch.autograd.grad(ctx.logits, ctx.x, gradient, retain_graph=True, materialize_grads=True)
 
 
 def _load(package: str) -> Any:

@@ -389,7 +389,7 @@ def _check_data(data: Data, source: str) -> Data:
         where = f"{source}, {part}"
         if x.dtype != torch.float32 or y.dtype != torch.int64 or y.shape != x.shape[:1] or not len(x):
             raise DataError(
-                f"{where}: expected x float32 (N, *input) and y int64 (N,), "
+                f"{where}: expected x float32 (N, *input) and y int64 (N,), N ≥ 1, "
                 f"got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
             )
         if x.shape[1:] != data.shape:

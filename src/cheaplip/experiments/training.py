@@ -27,6 +27,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
+_PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate
 
 
 class DivergedError(RunError):
@@ -118,7 +119,6 @@ class Training:
             config.target,
             rate=config.rate or 1 / memory,
             smoothing=1 - 1 / memory,
-            warmup=self.total_steps // 3,
             bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
         )
 
@@ -127,6 +127,9 @@ class Training:
         self.order = torch.randperm(len(self.data.train.x), generator=self.shuffle).to(self.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, correct, largest, late steps
         self.seconds = 0.0
+
+    def _learning_rate(self) -> float:
+        return float(self.scheduler.get_last_lr()[0])
 
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
         """Train to the end of the epoch, or until ``on_step`` returns True; returns whether it got to the end.
@@ -145,17 +148,19 @@ class Training:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self.scheduler.step()
             with torch.no_grad():
                 correct = (output.argmax(dim=1) == y).float().mean()
                 if self.controller is not None:
-                    self.controller.step(correct)
+                    self.controller.step(
+                        correct, pace=min(1.0, _PACE * self._learning_rate() / self.config.resolved_lr)
+                    )
                 self.sums[0] += fit.detach()
                 self.sums[1] += correct
                 if position >= late and isinstance(penalty, CLIP):
                     self.sums[2] += penalty.largest
                     self.sums[3] += 1
                 first_bad = torch.where((first_bad < 0) & ~torch.isfinite(loss.detach()), self.step, first_bad)
+            self.scheduler.step()
             self.step += 1
             if self.step % _CHECK_EVERY == 0 or position + 1 == self.steps_per_epoch:
                 self._check(int(first_bad))
@@ -182,7 +187,7 @@ class Training:
             "loss": loss / self.steps_per_epoch,
             "train_accuracy": correct / self.steps_per_epoch,
             "validation_accuracy": accuracy(self.model, data.validation.x, data.validation.y),
-            "learning_rate": self.scheduler.get_last_lr()[0],
+            "learning_rate": self._learning_rate(),
             "seconds": self.seconds,
         }
         if penalty is not None:
