@@ -530,15 +530,22 @@ def test_no_hook_is_left_after_a_refusal():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_no_reference_cycle_keeps_the_output_alive():
-    model, clip = tanh_net(3, 16, 2), small_clip()
+@pytest.mark.parametrize("backward", [True, False], ids=["backward", "no backward"])
+def test_no_reference_cycle_keeps_a_pass_alive(backward):
+    net, clip, passes = tanh_net(3, 16, 2), small_clip(), []
+
+    def model(x: Tensor) -> Tensor:
+        out = net(x)
+        passes.extend(weakref.ref(tensor) for tensor in (x, out) if out.requires_grad)
+        return out
+
     gc.disable()
     try:
         output, penalty = clip.joint(model, inputs(16, 3))
-        alive = weakref.ref(output)
-        (output.square().mean() + penalty).backward()
+        if backward:
+            (output.square().mean() + penalty).backward()
         del output, penalty
-        assert alive() is None
+        assert [tensor() for tensor in passes] == [None, None]
     finally:
         gc.enable()
 

@@ -110,6 +110,13 @@ def test_one_dimensional_net_reaches_its_steepest_slope(seed):
     assert 0.98 * steepest <= largest <= 1.001 * steepest
 
 
+@pytest.mark.parametrize(("step", "step_size"), [("power", 0.1), ("gradient", 0.1), ("quotient", 0.5)], ids=STEPS)
+def test_a_pair_walks_to_the_steepest_place_without_a_tournament(step, step_size):
+    pairs = PairSet(1 + inputs(64, 1), size=1, step=step, step_size=step_size, renew=0, distances=(0.1, 0.2, 0.15))
+    assert climb(CLIP(pairs), torch.tanh, 1) < 0.6
+    assert climb(CLIP(pairs), torch.tanh, 100) > 0.99
+
+
 def test_two_points_have_the_quotient_of_the_two_points():
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     pairs = PairSet(x, size=64, start="data", distances=(0.1, 10.0, 0.5))
@@ -210,6 +217,25 @@ def test_distances_stay_within_bounds(step, start):
         clip(model)
         lengths = (pairs.u - pairs.v).norm(dim=1) / pairs.scale
         assert bool(((lengths >= 0.005 * (1 - 1e-2)) & (lengths <= 0.3 * (1 + 1e-2)) | (pairs.age == 0)).all())
+
+
+@pytest.mark.parametrize(("length", "bound"), [(1e-3, 0.005), (0.2, None), (3.0, 0.3)], ids=["close", "between", "far"])
+def test_a_power_step_brings_a_pair_back_within_bounds(length, bound):
+    pairs = PairSet(inputs(64, 3), size=8, renew=0)
+    direction = pairs.v - pairs.u
+    pairs.v.copy_(pairs.u + length * pairs.scale * direction / direction.norm(dim=1, keepdim=True))
+    CLIP(pairs)(tanh_net(3, 8, 2))
+    expected = (length if bound is None else bound) * pairs.scale
+    torch.testing.assert_close((pairs.u - pairs.v).norm(dim=1), expected.expand(8), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("length", "bound"), [(1e-4, 0.005), (3.0, 0.3)], ids=["close", "far"])
+def test_a_gradient_step_brings_a_pair_back_within_bounds(length, bound):
+    pairs = PairSet(inputs(64, 3), size=8, step="gradient", step_size=1e-4, renew=0)
+    direction = pairs.v - pairs.u
+    pairs.v.copy_(pairs.u + length * pairs.scale * direction / direction.norm(dim=1, keepdim=True))
+    CLIP(pairs)(tanh_net(3, 8, 2))
+    torch.testing.assert_close((pairs.u - pairs.v).norm(dim=1), (bound * pairs.scale).expand(8), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("start", STARTS)

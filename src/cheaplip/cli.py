@@ -14,7 +14,15 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from cheaplip.errors import CheaplipWarning
@@ -100,7 +108,7 @@ class Compare:
         methods = _names("methods", self.methods, METHODS)
         seeds = [int(seed) for seed in _numbers("seeds", self.seeds)]
         shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
-        configs = [TrainConfig(**{**shared, "method": method}) for method in methods]
+        configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
         _claim(self.out, overwrite=self.overwrite)
         with _progress() as bar:
             rows = compare(
@@ -287,8 +295,10 @@ def _shown_warnings() -> Iterator[None]:
         yield
 
 
-def _progress() -> Progress:
-    return Progress(
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A progress display that appears with its first task."""
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -298,28 +308,40 @@ def _progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=_messages,
     )
+    try:
+        yield bar
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _task(bar: Progress, description: str) -> TaskID:
+    bar.start()
+    return bar.add_task(description, total=None, note="")
 
 
 def _training_bar(bar: Progress, name: str) -> training.Progress:
-    task = bar.add_task(f"train {name}", total=None, note="")
+    tasks: list[TaskID] = []
 
     def update(done: int, total: int, line: dict[str, float]) -> None:
         shown = {"train_accuracy": "train", "validation_accuracy": "val", "lam": "λ", "largest": "L"}
         note = " ".join(f"{label} {line[key]:.3g}" for key, label in shown.items() if line.get(key) is not None)
-        bar.update(task, completed=done, total=total, note=note)
+        if not tasks:
+            tasks.append(_task(bar, f"train {name}"))
+        bar.update(tasks[0], completed=done, total=total, note=note)
 
     return update
 
 
 def _attack_bar(bar: Progress, interrupt: _Interrupt) -> Callable[[str, str, int, int], None]:
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, TaskID] = {}
 
     def update(run: str, attack: str, done: int, total: int) -> None:
         if interrupt():
             raise KeyboardInterrupt
         name = f"attack {run}: {attack}"
         if name not in tasks:
-            tasks[name] = bar.add_task(name, note="")
+            tasks[name] = _task(bar, name)
         bar.update(tasks[name], completed=done, total=total)
 
     return update
@@ -344,7 +366,7 @@ def _metrics_table(name: str, metrics: dict[str, Any]) -> Table:
     return table
 
 
-_TITLES = {"lower": "largest quotient", "lam": "λ", "seconds_per_epoch": "s/epoch"}
+_TITLES = {"lower": "largest quotient", "tracking": "tracking", "lam": "λ", "seconds_per_epoch": "s/epoch"}
 
 
 def _comparison_table(name: str, summaries: Sequence[Summary]) -> Table:
@@ -355,7 +377,7 @@ def _comparison_table(name: str, summaries: Sequence[Summary]) -> Table:
     for key in keys:
         table.add_column(_TITLES.get(key, key), justify="right")
     for summary in summaries:
-        table.add_row(summary.method, *(_cell(key, summary.columns.get(key)) for key in keys))
+        table.add_row(summary.name, *(_cell(key, summary.columns.get(key)) for key in keys))
     return table
 
 

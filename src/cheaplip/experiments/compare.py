@@ -1,7 +1,8 @@
 """Several methods on the same data: one row each for a method and a seed, and their summary."""
 
+import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Attack:
 
 
 def compare(
-    configs: Sequence[TrainConfig],
+    configs: Mapping[str, TrainConfig],
     seeds: Sequence[int],
     data: Data,
     out: Path,
@@ -40,10 +41,10 @@ def compare(
     Finished runs and attacks are kept, an interrupted run continues: calling it again does only what is missing.
 
     Args:
-        configs: one for each method; their names in the table are their methods.
+        configs: by the name they have in the table.
         seeds: each configuration is trained with each.
         data: the same for all.
-        out: the folder; a run's own folder is ``out/METHOD-seedN``.
+        out: the folder; a run's own folder is ``out/NAME-seedN``.
         attacks: what to measure.
         progress: makes a training's progress callback from the run's name.
         attacking: called with (run, attack, inputs done, inputs in all).
@@ -52,21 +53,21 @@ def compare(
     rows: list[dict[str, Any]] = []
     table = RunFolder(out)
     for seed in seeds:
-        for method_config in configs:
-            config = replace(method_config, seed=seed)
-            name = f"{config.method}-seed{seed}"
-            folder = RunFolder(out / name)
+        for name, unseeded in configs.items():
+            config = replace(unseeded, seed=seed)
+            run = re.sub(r"[^\w.+-]+", "-", f"{name}-seed{seed}")
+            folder = RunFolder(out / run)
             metrics = train(
                 config,
                 data,
                 folder,
                 resume=folder.exists(),
-                progress=None if progress is None else progress(name),
+                progress=None if progress is None else progress(run),
                 stop=stop,
             )
             for attack in attacks:
                 if robust_key(attack.name, attack.epsilon) not in metrics["robust"]:
-                    report = None if attacking is None else _prefixed(attacking, name)
+                    report = None if attacking is None else _prefixed(attacking, run)
                     metrics = evaluate(
                         folder,
                         attacks=[attack.name],
@@ -85,24 +86,24 @@ def compare(
 
 @dataclass(frozen=True)
 class Summary:
-    """A method's mean over seeds, and the sample standard deviation (None for one seed), column by column."""
+    """A configuration's mean over seeds, and the sample standard deviation (None for one seed), column by column."""
 
-    method: str
+    name: str
     seeds: int
     columns: dict[str, tuple[float, float | None]]
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
-    """Mean and spread over seeds of each method's clean, attacked and timed figures, in order of first appearance."""
+    """Mean and spread over seeds of each configuration's figures, in order of first appearance."""
     summaries = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        runs = [_figures(row) for row in rows if row["method"] == method]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        runs = [_figures(row) for row in rows if row["name"] == name]
         shared = [key for key in runs[0] if all(run.get(key) is not None for run in runs)]
         columns = {}
         for key in shared:
             values = [run[key] for run in runs]
             columns[key] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-        summaries.append(Summary(method, len(runs), columns))
+        summaries.append(Summary(name, len(runs), columns))
     return summaries
 
 
@@ -112,6 +113,7 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
         "test": row["accuracy"]["test"],
         **row["robust"],
         "lower": row["lipschitz"]["lower"],
+        "tracking": row.get("tracking"),
         "lam": row["lam"],
         "seconds_per_epoch": row["seconds_per_epoch"],
     }

@@ -62,7 +62,9 @@ class TrainConfig:
     weight_decay: float = 2e-5
     """of SGD, for every method alike; 0 switches it off"""
     lam: float | None = None
-    """λ (clip) or μ (weight) at the start; unset: 0.5 and 1e-4"""
+    """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise"""
+    mu: float = 1e-4
+    """weight: μ at the start"""
     rule: Rule = "multiplicative"
     """how λ moves; additive is the paper's"""
     rate: float | None = None
@@ -127,10 +129,12 @@ class TrainConfig:
             raise ConfigError(f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum: expected a number in [0, 1), got {self.momentum}")
-        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
-            raise ConfigError(f"lam: expected a finite number of at least 0, got {self.lam}")
-        if self.lam == 0 and self.target is not None and self.rule == "multiplicative" and self.method == "clip":
-            raise ConfigError("lam: 0 can never move towards the target; start from lam > 0, or say --rule additive")
+        for name in ("lam", "mu"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name}: expected a finite number of at least 0, got {value}")
+            if value == 0 and self.target is not None and self.rule == "multiplicative":
+                raise ConfigError(f"{name}: 0 can never move towards the target; start above 0, or say --rule additive")
 
     @property
     def resolved_activation(self) -> Activation:
@@ -146,10 +150,12 @@ class TrainConfig:
 
     @property
     def resolved_lam(self) -> float:
-        """The first λ or μ."""
+        """The penalty's first weight: λ, or μ for the method weight."""
+        if self.method == "weight":
+            return self.mu
         if self.lam is not None:
             return self.lam
-        return 1e-4 if self.method == "weight" else 0.5
+        return 0.5 if self.model == "linear" or self.model.startswith("mlp:") else 0.05
 
     @property
     def resolved_device(self) -> str:

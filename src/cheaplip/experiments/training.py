@@ -338,6 +338,7 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
         "robust": {},
         "certified": {},
         "lipschitz": {"lower": lower},
+        **_tracking(folder.history()),
         "lam": None if penalty is None else float(penalty.get_buffer("lam")),
         "epochs": training.epoch,
         "seconds_per_epoch": sorted(line["seconds"] for line in folder.history())[training.epoch // 2],
@@ -345,6 +346,12 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
     }
     folder.write_json("metrics.json", metrics)
     return metrics
+
+
+def _tracking(history: list[dict[str, Any]]) -> dict[str, float]:
+    """How well the pairs follow the constant: largest quotient in training over the one found, in the last third."""
+    ratios = [line["tracking"] for line in history[2 * len(history) // 3 :] if line.get("tracking") is not None]
+    return {"tracking": sum(ratios) / len(ratios)} if ratios else {}
 
 
 def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:

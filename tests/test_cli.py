@@ -1,0 +1,187 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cheaplip.cli import run
+
+TINY = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "2"]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    return tmp_path / "run"
+
+
+def test_train_prints_a_table(tmp_path, capsys):
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    out = capsys.readouterr().out
+    assert "accuracy, test" in out
+    assert "largest quotient found" in out
+
+
+def test_json_alone_on_standard_output(tmp_path, capsys):
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_evaluate_adds_the_keys_asked_for(trained, capsys):
+    assert (
+        run(["evaluate", str(trained), "--attacks", "noise,pgd", "--epsilon", "1,2", "--samples", "20", "--json"]) == 0
+    )
+    assert list(json.loads(capsys.readouterr().out)["robust"]) == ["noise@1.0", "noise@2.0", "pgd@1.0", "pgd@2.0"]
+
+
+def test_compare_prints_a_row_for_each_method(tmp_path, capsys):
+    arguments = ["compare", "digits", "--methods", "plain,clip", "--attacks", "noise,pgd", "--samples", "20", *TINY]
+    assert run([*arguments, "--seeds", "0,1", "--out", str(tmp_path / "all")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"│ plain +│ +[\d.]+ ±", out)
+    assert re.search(r"│ clip +│ +[\d.]+ ±", out)
+    assert {row["seed"] for row in json.loads((tmp_path / "all" / "results.json").read_text())} == {0, 1}
+
+
+def test_own_data_and_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import numpy, torch\n"
+        "def data():\n"
+        "    x = numpy.random.default_rng(0).random((200, 2, 3))\n"
+        "    return x, (x.sum((1, 2)) > 3).astype(int)\n"
+        "def net(shape, outputs):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, outputs))\n"
+    )
+    assert run(["train", "mine:data", "--model", "mine:net", "--out", "run", "--epochs", "1", "--probe", "2"]) == 0
+
+
+def bad_file(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def nan_data(folder):
+    np.savez(folder / "x.npz", x=np.full((20, 2), np.nan), y=np.arange(20) % 2)
+
+
+def bad_labels(folder):
+    np.savez(folder / "x.npz", x=np.ones((20, 2)), y=np.arange(20) - 5)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "message"),
+    [
+        pytest.param(None, ["train", "mnits", "--out", "r"], "'mnist'", id="data"),
+        pytest.param(None, ["train", "digits", "--out", "r", "--model", "nope"], "unknown model 'nope'", id="model"),
+        pytest.param(
+            None, ["train", "digits", "--out", "r", "--method", "nope"], "method: expected one of", id="method"
+        ),
+        pytest.param(None, ["evaluate", "r", "--attacks", "nope"], "attacks: expected one of", id="attack"),
+        pytest.param(
+            None, ["compare", "digits", "--out", "r", "--methods", "plain,nope"], "methods: expected", id="methods"
+        ),
+        pytest.param(None, ["compare", "digits", "--out", "r", "--seeds", "a"], "seeds: expected numbers", id="seeds"),
+        pytest.param(
+            None, ["compare", "digits", "--out", "r", "--epsilon", "-1"], "epsilon: expected finite", id="epsilon"
+        ),
+        pytest.param(None, ["train", "digits", "--out", "r", "--target", "97"], "97 % is 0.97", id="target"),
+        pytest.param(None, ["train", "digits", "--out", "r", "--lam", "-1"], "lam: expected", id="lam"),
+        pytest.param(None, ["train", "digits", "--out", "r", "--pairs", "0"], "pairs: expected 1 or more", id="size"),
+        pytest.param(None, ["train", "digits", "--out", "r", "--epohcs", "3"], "--epohcs", id="misspelt-option"),
+        pytest.param(None, ["train", "digits", "--out", "r", "--epochs", "x"], "epochs", id="not-a-number"),
+        pytest.param(None, ["train", "digits"], "--out", id="no-out"),
+        pytest.param(None, ["evaluate", "nowhere"], "no metrics.json in nowhere", id="no-run"),
+        pytest.param(None, [], "train", id="no-command"),
+        pytest.param(nan_data, ["train", "x.npz", "--out", "r"], "NaN", id="nan"),
+        pytest.param(bad_labels, ["train", "x.npz", "--out", "r"], "got -5", id="labels"),
+        pytest.param(
+            bad_file("x.csv", "a,b\n1,2\n1,2,3\n"),
+            ["train", "x.csv", "--label", "b", "--out", "r"],
+            "line 3",
+            id="ragged",
+        ),
+        pytest.param(
+            bad_file("x.csv", "a,b\n1,2\n"),
+            ["train", "x.csv", "--label", "c", "--out", "r"],
+            "'c'",
+            id="no-label-column",
+        ),
+        pytest.param(
+            bad_file("r", ""),
+            ["train", "digits", "--out", "r"],
+            "cannot write to output folder r",
+            id="file-in-the-way",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(prepare, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if prepare is not None:
+        prepare(tmp_path)
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+
+
+def test_a_full_folder_is_kept_without_overwrite(trained, capsys):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert run(["train", "digits", "--out", str(trained), *TINY]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert run(["train", "digits", "--out", str(trained), *TINY, "--overwrite"]) == 0
+
+
+def test_compare_refuses_a_foreign_folder(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert run(["compare", "digits", "--out", str(tmp_path), *TINY]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_interrupt_saves_and_resume_continues(tmp_path):
+    arguments = [
+        sys.executable,
+        "-m",
+        "cheaplip",
+        "train",
+        "digits",
+        "--out",
+        "run",
+        "--epochs",
+        "2000",
+        "--probe",
+        "0",
+    ]
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the state is saved" in err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "run" / "checkpoint.json").read_text())["step"] > 0
+
+
+def test_help_names_every_command(capsys):
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("train", "compare", "evaluate"))
+
+
+def test_module_entry_point():
+    done = subprocess.run([sys.executable, "-m", "cheaplip", "--help"], capture_output=True, text=True, check=True)
+    assert "compare" in done.stdout
