@@ -1024,7 +1024,7 @@ def test_any_function_of_one_tensor_is_a_model(kind, form):
 def test_a_model_with_several_outputs_is_refused(form):
     message = (
         "expected a model with one tensor out, got tuple: "
-        "pass a function that picks the tensor, such as lambda x: model(x)[0]"
+        "wrap it in a module whose forward returns the tensor that matters"
     )
 
     class Pair(nn.Module):
@@ -1037,7 +1037,7 @@ def test_a_model_with_several_outputs_is_refused(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_function_with_several_outputs_is_refused(form):
-    with pytest.raises(TypeError, match="expected a model with one tensor out, got tuple: pass a function"):
+    with pytest.raises(TypeError, match="expected a model with one tensor out, got tuple: wrap it in a module"):
         penalty_of(small_clip(), form, lambda x: (x, x), inputs(16, 3))
 
 

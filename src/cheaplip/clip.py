@@ -22,7 +22,7 @@ __all__ = ["CLIP", "Aggregate"]
 
 Aggregate = Literal["max", "softmax", "mean"]
 
-_PROBE = 1e-6  # weight at which a shared pass carries the gradients of pairs the penalty itself ignores
+_PROBE = 1e-4  # share of λ at which a shared pass carries the gradients of pairs the penalty itself ignores
 _UNANSWERED = 20  # joint calls without a backward pass before we say so
 
 
@@ -149,27 +149,31 @@ class CLIP(nn.Module):
         if not self._due():
             return model(x), self.lam.new_zeros(())
         ends = self.pairs.ends().to(x.dtype)
-        leaf = ends.requires_grad_() if x.requires_grad else torch.cat([x, ends]).requires_grad_()
-        z = torch.cat([x, leaf]) if x.requires_grad else leaf
+        z = leaf = torch.cat([x, ends])
+        if x.requires_grad:  # then z is no leaf, but a leaf of zeros gets the same gradient
+            leaf = torch.zeros_like(z)
+            z = z + leaf.requires_grad_()
+        leaf.requires_grad_()
         refuse_batch_dependent_layers(model)
         if self._checked is None or self._checked() is not model:
             check_independent_rows(model, z.detach())
             self._checked = weakref.ref(model)
-        with dropout_off(model, first=len(x)):
+        with dropout_off(model, first=len(x), rows=len(z)):
             out = checked_output(model(z), len(z))
         output = out[: len(x)]
         fu, fv = out[len(x) :].chunk(2)
-        u, v = ends.detach().chunk(2)
+        u, v = ends.chunk(2)
         quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
         if not quotients.requires_grad:
             return output, self._penalty(quotients)
         # Leaves that the backward pass leaves gradients in; holding the graph's own tensors would be a cycle.
         weights = torch.ones_like(quotients).requires_grad_()
         upstream = torch.zeros_like(output).requires_grad_()
-        self._climb_after_backward(leaf, x.detach(), ends.detach(), quotients.detach(), weights, upstream)
+        self._climb_after_backward(leaf, x.detach(), ends, quotients.detach(), weights, upstream)
         quotients = quotients * weights
         penalty = self._penalty(quotients)
-        return output + upstream, penalty + _PROBE * (quotients.sum() - quotients.sum().detach())
+        probe = _PROBE * (self.lam.detach() / len(quotients) + torch.finfo(torch.float32).eps ** 2)
+        return output + upstream, penalty + probe * (quotients.sum() - quotients.sum().detach())
 
     def get_extra_state(self) -> Tensor:
         """The number of calls, which decides when ``every`` is due."""
@@ -213,6 +217,7 @@ class CLIP(nn.Module):
             if gradient is None or weights.grad is None:  # a backward pass that left the penalty out
                 return
             self._unanswered = 0
+            handle.remove()  # one climb for each call, however often its graph is used
             per_pair = weights.grad / quotients.where(quotients > 0, 1)
             self.pairs.move_(
                 quotients, ends, gradient[-len(ends) :], weights=per_pair.where(per_pair > 0, 1), norm_in=self.norm_in
@@ -223,4 +228,4 @@ class CLIP(nn.Module):
                 pulls = at_least_float32(gradient[: len(x)]) / slopes.reshape(-1, *[1] * (x.dim() - 1))
             self.pairs.renew_(quotients, x, pulls)
 
-        leaf.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]
+        handle = leaf.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]

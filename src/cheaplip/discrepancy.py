@@ -11,7 +11,7 @@ __all__ = ["DiscrepancyPrinciple", "Mode", "Rule"]
 Mode = Literal["max", "min"]
 Rule = Literal["multiplicative", "additive"]
 
-_PATIENCE = 10.0  # damping until the target is first met: a young network improves slowly
+_PATIENCE = 3.0  # factor of the damping until the target is first met: a young network improves slowly
 
 
 class DiscrepancyPrinciple:
@@ -93,8 +93,8 @@ class DiscrepancyPrinciple:
         for name, number in (("rate", rate), ("width", width)):
             if not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{name}: expected a positive number, got {number}")
-        if damping < 0 or warmup < 0:
-            raise ValueError(f"damping and warmup: expected 0 or more, got {damping} and {warmup}")
+        if not 0 <= damping < math.inf or warmup < 0:
+            raise ValueError(f"damping and warmup: expected finite numbers of at least 0, got {damping} and {warmup}")
         if not 0 <= bounds[0] < bounds[1]:
             raise ValueError(f"bounds: expected 0 <= smallest < largest, got {bounds}")
         if rule == "multiplicative" and (bounds[0] <= 0 or not float(lam) > 0):
@@ -152,7 +152,7 @@ class DiscrepancyPrinciple:
         if self.rule == "additive":
             lam.add_(pace * torch.where(error > 0, self.rate, -self.rate))
         else:
-            trend = trend * torch.where(self._met, self.damping, max(self.damping, _PATIENCE))
+            trend = trend * torch.where(self._met, self.damping, _PATIENCE * self.damping)
             heading_back = torch.where(error > 0, trend.clamp(max=0), trend.clamp(min=0))
             remaining = torch.where(error > 0, (error + heading_back).clamp(min=0), (error + heading_back).clamp(max=0))
             lam.mul_(torch.exp(pace * self.rate * (remaining / self.width).clamp(-1, 1)))

@@ -30,8 +30,10 @@ class Box(nn.Module):
 
     def __init__(self, low: float | Tensor = -math.inf, high: float | Tensor = math.inf) -> None:
         super().__init__()
-        low, high = (torch.as_tensor(b).detach() for b in (low, high))
-        low, high = (b if b.is_floating_point() else b.float() for b in (low, high))
+        low, high = (
+            b.detach() if isinstance(b, Tensor) and b.is_floating_point() else torch.as_tensor(b, dtype=torch.float64)
+            for b in (low, high)
+        )
         if not bool((low < high).all()):  # false for NaN, too
             raise ValueError(f"expected low < high everywhere in the box, got low={low}, high={high}")
         self._scalar = (low.item(), high.item()) if low.dim() == high.dim() == 0 else None

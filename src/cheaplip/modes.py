@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from cheaplip.errors import BatchDependentLayerError
 
@@ -19,9 +20,12 @@ _REMEDY = "use clip(model), which gives the pairs a pass of their own, instead o
 
 
 @contextmanager
-def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put every submodule in evaluation mode, and back in its own mode afterwards."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+def evaluation_mode(model: Model, kind: type[nn.Module] = nn.Module) -> Iterator[None]:
+    """Put every submodule of ``kind`` in evaluation mode, and back in its own mode afterwards.
+
+    A plain function has no modes to change: put what it calls in evaluation mode yourself.
+    """
+    modules = [module for module in model.modules() if isinstance(module, kind)] if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         for module in modules:
@@ -33,16 +37,22 @@ def evaluation_mode(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def dropout_off(model: Model, first: int) -> Iterator[None]:
-    """Let rows from ``first`` on pass through active dropout modules unchanged."""
+def dropout_off(model: Model, first: int, rows: int) -> Iterator[None]:
+    """Let rows from ``first`` on, of ``rows`` in all, pass through active dropout modules unchanged."""
 
-    def keep_rows(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return torch.cat([output[:first], args[0][first:]])
+    def keep_rows(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        if len(output) != rows:
+            raise BatchDependentLayerError(
+                f"a {type(module).__name__} layer works on a tensor {tuple(output.shape)} whose first dimension is not "
+                f"the batch of {rows}, so it cannot be switched off for pairs alone: {_REMEDY}"
+            )
+        given = args[0] if args else kwargs["input"]
+        return torch.cat([output[:first], given[first:]])
 
     with ExitStack() as hooks:
         for module in model.modules() if isinstance(model, nn.Module) else ():
             if isinstance(module, _DropoutNd) and module.training and module.p > 0 and not module.inplace:
-                hooks.callback(module.register_forward_hook(keep_rows).remove)
+                hooks.callback(module.register_forward_hook(keep_rows, with_kwargs=True).remove)
         yield
 
 
@@ -55,6 +65,8 @@ def refuse_batch_dependent_layers(model: Model) -> None:
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             reason = "takes its statistics from the whole batch"
+        elif isinstance(module, _InstanceNorm) and module.training and module.track_running_stats:
+            reason = "keeps running statistics, which pairs would enter"
         elif isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0:
             reason = "drops attention weights inside, where it cannot be switched off for pairs alone"
         elif isinstance(module, nn.RNNBase) and module.training and module.dropout > 0 and module.num_layers > 1:
@@ -68,17 +80,22 @@ def refuse_batch_dependent_layers(model: Model) -> None:
 
 @torch.no_grad()
 def check_independent_rows(model: Model, z: Tensor) -> None:
-    """Raise if, in evaluation mode, the output for an input depends on the other inputs of its batch.
+    """Raise if, dropout modules aside, the output for the last input depends on the other inputs of its batch.
 
-    Catches what :func:`refuse_batch_dependent_layers` cannot know by type, such as a hand-written normalisation or a
-    recurrent layer that takes the batch for time.
+    Catches what :func:`refuse_batch_dependent_layers` cannot know by type: a hand-written normalisation, a recurrent
+    layer that takes the batch for time, dropout as a function.
 
     Raises:
         BatchDependentLayerError: names the first layer whose output differs.
     """
-    with evaluation_mode(model), torch.autocast(z.device.type, enabled=False):
-        alone, names = _first_rows(model, z[:1])
-        together, _ = _first_rows(model, z)
+    devices = [z.device] if z.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        evaluation_mode(model, _DropoutNd),
+        torch.autocast(z.device.type, enabled=False),
+    ):
+        alone, names = _last_rows(model, z[-1:])
+        together, _ = _last_rows(model, z)
     for name, one, other in zip(names, alone, together, strict=False):
         size = torch.maximum(one.abs().max(), other.abs().max()) if one.shape == other.shape and one.numel() else None
         if size is not None and bool((one - other).abs().max() > 1e-3 * size):
@@ -87,28 +104,24 @@ def check_independent_rows(model: Model, z: Tensor) -> None:
             )
 
 
-def _first_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
-    """The first row of each submodule's output, in the order they run, and the submodules' names."""
+def _last_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
+    """The last row of each submodule's output, in the order they run, and the submodules' names."""
     rows: list[Tensor] = []
     names: list[str] = []
     with ExitStack() as hooks:
 
-        def record(name: str) -> Callable[[nn.Module, object, object], None]:
+        def record(name: str, kind: str) -> Callable[[nn.Module, object, object], None]:
             def hook(_module: nn.Module, _args: object, output: object) -> None:
                 if isinstance(output, Tensor) and output.dim() > 0 and len(output) == len(z):
-                    rows.append(_first_row(output))
-                    names.append(f"{name!r} ({type(module).__name__})")
+                    rows.append(output[-1].detach().float().clone())
+                    names.append(f"{name!r} ({kind})")
 
             return hook
 
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-            hooks.callback(module.register_forward_hook(record(name or "model")).remove)
+            hooks.callback(module.register_forward_hook(record(name or "model", type(module).__name__)).remove)
         output = model(z)
         if not isinstance(model, nn.Module):
-            rows.append(_first_row(output))
+            rows.append(output[-1].detach().float().clone())
             names.append("'model' (function)")
     return rows, names
-
-
-def _first_row(output: Tensor) -> Tensor:
-    return output[0].detach().float().clone()

@@ -162,16 +162,17 @@ class PairSet(nn.Module):
         Raises:
             ValueError: the model's output does not depend differentiably on its input.
         """
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(self.u.device.type, enabled=False):
             ends = self.ends().requires_grad_()
             quotients = self.quotients(model, ends=ends, norm_in=norm_in, norm_out=norm_out)
-            if not quotients.requires_grad:
-                raise ValueError(
-                    "the model's output does not depend differentiably on its input, so pairs cannot climb: "
-                    "look for torch.no_grad(), .detach() or integer operations inside the model"
-                )
-            (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
-        gradient = torch.zeros_like(ends) if gradient is None else gradient
+            gradient = None
+            if quotients.requires_grad:
+                (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
+        if gradient is None:
+            raise ValueError(
+                "the model's output does not depend differentiably on its input, so pairs cannot climb: "
+                "look for torch.no_grad(), .detach() or integer operations inside the model"
+            )
         quotients = quotients.detach()
         self.move_(quotients, ends.detach(), gradient, norm_in=norm_in)
         return quotients
@@ -216,8 +217,10 @@ class PairSet(nn.Module):
                 u, v = self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
         if self.step != "quotient":
             u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
-        self.u.copy_(self.domain.project(u))
-        self.v.copy_(self.domain.project(v))
+        u, v = self.domain.project(u), self.domain.project(v)
+        finite = _column(torch.isfinite(distance(u) + distance(v)), u)  # an overflowing loss scale moves nothing
+        self.u.copy_(torch.where(finite, u, self.u))
+        self.v.copy_(torch.where(finite, v, self.v))
         self.age += 1
 
     @torch.no_grad()
@@ -235,17 +238,19 @@ class PairSet(nn.Module):
         if count == 0:
             return
         ready = self.age >= self.grace
-        weakest = torch.where(ready, quotients.to(self.u), math.inf).topk(count, largest=False).indices
+        ranking = torch.where(ready, quotients.to(self.u).nan_to_num(-1.0), math.inf)
+        weakest = ranking.topk(count, largest=False).indices
         if inputs is None or self.start != "noise":
             u, v = self._draw(count, self.pool)
         elif pulls is None:
-            u = inputs[self._integers(len(inputs), count)].to(self.u)
+            u = self.domain.project(inputs[self._integers(len(inputs), count)].to(self.u))
             v = self._beside(u, self._normal(u))
         else:
-            steepest = distance(at_least_float32(pulls)).topk(min(count, len(inputs))).indices
+            slopes = distance(at_least_float32(pulls)).nan_to_num(-1.0, posinf=-1.0)
+            steepest = slopes.topk(min(count, len(inputs))).indices
             weakest = weakest[: len(steepest)]
-            u = inputs[steepest].to(self.u)
-            v = self._beside(u, pulls[steepest].to(self.u))
+            u = self.domain.project(inputs[steepest].to(self.u))
+            v = self._beside(u, pulls[steepest].to(self.u).nan_to_num(0.0, 0.0, 0.0))
         leaves = ready[weakest]
         mask = _column(leaves, u)
         self.u[weakest] = torch.where(mask, u, self.u[weakest])
@@ -281,13 +286,15 @@ class PairSet(nn.Module):
         if self.start == "uniform":
             u = self.domain.sample(count, tuple(x.shape[1:]), generator=self.generator).to(at_least_float32(x[:1]))
             return u, self._beside(u, self._normal(u))
-        u = at_least_float32(x[self._integers(len(x), count)])
-        if self.start == "noise":
+        chosen = self._integers(len(x), count)
+        u = at_least_float32(x[chosen])
+        if self.start == "noise" or len(x) == 1:
             return u, self._beside(u, self._normal(u))
         if self.start == "data":
-            return u, at_least_float32(x[self._integers(len(x), count)])
+            return u, at_least_float32(x[(chosen + 1 + self._integers(len(x) - 1, count)) % len(x)])
         others = at_least_float32(x[self._integers(len(x), min(len(x), _SAMPLE))])
-        gaps = torch.cdist(u.reshape(count, -1), others.reshape(len(others), -1))
+        flat, flat_others = u.reshape(count, -1), others.reshape(len(others), -1)
+        gaps = torch.cdist(flat, flat_others, compute_mode="donot_use_mm_for_euclid_dist")
         return u, others[torch.where(gaps > 0, gaps, math.inf).argmin(dim=1)]
 
     def _beside(self, u: Tensor, direction: Tensor) -> Tensor:
@@ -318,7 +325,7 @@ def checked_output(out: object, rows: int) -> Tensor:
     if not isinstance(out, Tensor):
         raise TypeError(
             f"expected a model with one tensor out, got {type(out).__name__}: "
-            "pass a function that picks the tensor, such as lambda x: model(x)[0]"
+            "wrap it in a module whose forward returns the tensor that matters"
         )
     if out.dim() == 0 or len(out) != rows:
         raise ValueError(f"expected one output per input, ({rows}, *output), got shape {tuple(out.shape)}")

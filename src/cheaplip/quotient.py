@@ -44,12 +44,14 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
         (B,), non-negative.
     """
     if callable(norm):
-        value: Tensor = norm(difference)
+        column = (-1, *[1] * (difference.dim() - 1))
+        moved = (difference != 0).reshape(len(difference), -1).any(dim=1)
+        value: Tensor = norm(torch.where(moved.reshape(column), difference, 1))  # a norm's gradient at 0 may be NaN
         if value.shape != difference.shape[:1]:
             raise ValueError(
                 f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(value.shape)}"
             )
-        return value
+        return torch.where(moved, value, 0)
     flat = difference.reshape(difference.shape[0], -1)
     norms: Tensor = torch.linalg.vector_norm(flat, ord=norm, dim=1)
     return norms
