@@ -22,15 +22,15 @@ every_worst_case = pytest.mark.parametrize("name", WORST_CASE)
 
 
 @pytest.fixture(autouse=True)
-def queries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Square's queries, as set for each of its runs; it then makes 60 of them."""
+def square_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Queries allowed and shape of an image for each run of Square, which then makes 60 of them."""
     from pyautoattack.square import SquareAttack
 
-    seen: list[int] = []
+    seen: list[tuple[int, ...]] = []
     run = SquareAttack.attack_single_run
 
     def run_briefly(self: SquareAttack, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(self.n_queries)
+        seen.append((self.n_queries, *x.shape[1:]))
         self.n_queries = 60
         return run(self, x, y)
 
@@ -77,9 +77,10 @@ def predicted(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return model(x).argmax(1)
 
 
+BOX_PER_FEATURE = Box(-torch.ones(6), torch.linspace(1.0, 2.0, 6))
 BOXES = {
     "unit box": UNIT,
-    "box per feature": Box(-torch.ones(6), torch.linspace(1.0, 2.0, 6)),
+    "box per feature": BOX_PER_FEATURE,
     "bounded below": Box(low=0.0),
     "no bounds": Box(),
 }
@@ -138,6 +139,20 @@ def test_breaks_nothing_beyond_its_reach(name: str, classes: int) -> None:
     assert bool(result.correct[far].all())
 
 
+@pytest.mark.parametrize(("name", "box"), [("fgsm", BOX_PER_FEATURE), ("pgd", BOX_PER_FEATURE), ("autoattack", UNIT)])
+def test_the_model_is_never_asked_about_inputs_outside_the_box(name: str, box: Box) -> None:
+    model = network()
+    x, y = labelled(model, 6, 6)
+    outside = []
+
+    def watched(z: Tensor) -> Tensor:
+        outside.append((z - box.project(z)).detach().abs().max())
+        return model(z)
+
+    attack(name, watched, x, y, epsilon=1.5, domain=box)
+    assert float(max(outside)) <= 1e-6
+
+
 @pytest.mark.parametrize(("high", "correct"), [(4.0, True), (5.0, False)], ids=["box excludes", "box includes"])
 @every_worst_case
 def test_the_box_limits_what_can_be_broken(name: str, high: float, correct: bool) -> None:
@@ -165,13 +180,15 @@ def test_the_seed_decides(name: str) -> None:
 
 
 def test_noise_is_the_same_for_every_model() -> None:
-    x, y = torch.rand(8, 6), torch.tensor([0] * 8)
+    x, y = torch.rand(8, 6), torch.zeros(8).long()
 
     def model(wrong: int) -> Callable[[Tensor], Tensor]:
-        return lambda z: torch.tensor([[1.0, 0.0]]).repeat(len(z), 1).index_fill_(0, torch.arange(wrong), 0.5)
+        """Class 1 for the first ``wrong`` inputs."""
+        return lambda z: torch.eye(2)[[1] * wrong + [0] * (len(z) - wrong)]
 
-    some, all_ = (attack("noise", model(k), x, y, epsilon=1.0, domain=UNIT).inputs for k in (4, 0))
-    assert torch.equal(some[4:], all_[4:])
+    some, every = (attack("noise", model(k), x, y, epsilon=1.0, domain=UNIT).inputs for k in (4, 0))
+    assert torch.equal(some[:4], x[:4])
+    assert torch.equal(some[4:], every[4:])
 
 
 def test_noise_is_gaussian_with_deviation_epsilon_and_not_clipped() -> None:
@@ -247,9 +264,13 @@ def test_the_model_is_left_as_it_was(name: str, as_function: bool) -> None:
 
 
 def test_autoattack_leaves_tracing_and_logging_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
-    model = network()
-    x, y = labelled(model, 4, 6)
+    module = network()
+    x, y = labelled(module, 4, 6)
     before = sys.gettrace()
+
+    def model(z: Tensor) -> Tensor:
+        """Without gradients, of which AutoAttack's checks would write to the log."""
+        return module(z).detach()
 
     def trace(*_: object) -> None:
         return None
@@ -265,7 +286,7 @@ def test_autoattack_leaves_tracing_and_logging_as_they_were(caplog: pytest.LogCa
     assert not caplog.records
 
 
-def test_autoattack_is_the_standard_set(queries: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autoattack_is_the_standard_set(square_runs: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     from pyautoattack import AutoAttack
 
     runs = []
@@ -288,15 +309,28 @@ def test_autoattack_is_the_standard_set(queries: list[int], monkeypatch: pytest.
         for classes in parts
         for part in ("apgd-ce", *parts[classes], "fab-t", "square")
     ]
-    assert queries == [5000] * 4
+    assert [queries for queries, *_ in square_runs] == [5000] * 4
 
 
-SHAPES = [(1,), (2,), (30,), (150,), (8, 8), (1, 8, 8), (3, 6, 6), (2, 5, 3), (1, 12, 12), (1, 24, 24), (2, 2, 2, 2)]
+LAYOUTS = {
+    (1,): (1, 5, 5),
+    (30,): (1, 6, 6),
+    (150,): (1, 13, 13),
+    (8, 8): (1, 8, 8),
+    (1, 8, 8): (1, 8, 8),
+    (3, 6, 6): (3, 6, 6),
+    (2, 5, 3): (1, 6, 6),
+    (1, 12, 12): (1, 13, 13),
+    (1, 14, 14): (1, 15, 15),
+    (1, 18, 18): (1, 20, 20),
+    (1, 24, 24): (1, 25, 25),
+    (2, 2, 2, 2): (1, 5, 5),
+}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", LAYOUTS, ids=str)
 def test_square_takes_inputs_of_any_shape(
-    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, queries: list[int]
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, square_runs: list[tuple[int, ...]]
 ) -> None:
     """The other attacks find nothing here, so every break is Square's."""
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -313,7 +347,7 @@ def test_square_takes_inputs_of_any_shape(
     x, y = torch.full((3, *shape), 0.5), torch.zeros(3).long()
     with pytest.warns(CheaplipWarning, match="Square, which uses no gradients"):
         result = attack("autoattack", model, x, y, epsilon=0.25, domain=UNIT)
-    assert queries == [5000]
+    assert square_runs == [(5000, *LAYOUTS[shape])]
     assert result.accuracy == 0
     assert result.inputs.shape == x.shape
     assert bool(((result.inputs - x).flatten(1).norm(dim=1) <= 0.25 * (1 + 1e-4)).all())
@@ -342,7 +376,10 @@ def test_rounding_of_large_inputs_is_not_taken_for_an_error(name: str) -> None:
 def test_nothing_happens_at_epsilon_0(name: str) -> None:
     model = network()
     x, y = labelled(model, 8, 6, wrong=2)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
     result = attack(name, model, x, y, epsilon=0, domain=UNIT)
+    assert len(calls) <= 3
     assert torch.equal(result.inputs, x)
     assert result.accuracy == 0.75
 
@@ -392,6 +429,7 @@ BAD = {
     "infinite epsilon": ({"epsilon": float("inf")}, r"epsilon: .* got inf"),
     "too few labels": ({"y": Y[:3]}, r"expected inputs .* N integer labels, got x of shape \(4, 6\) .* shape \(3,\)"),
     "one-hot labels": ({"y": torch.eye(4)}, r"torch\.float32 labels of shape \(4, 4\): pass one class index per input"),
+    "fractional labels": ({"y": Y.float()}, r"torch\.float32 labels of shape \(4,\): pass one class index per input"),
     "no inputs": ({"x": X[:0], "y": Y[:0]}, r"expected inputs \(N, \*input\) .* got x of shape \(0, 6\)"),
     "inputs without features": ({"x": X[:, 0]}, r"expected inputs \(N, \*input\) .* got x of shape \(4,\)"),
     "outside the box": ({"x": 3 * X}, r"x: expected inputs inside Box\(0, 1\), got values from 1\.5 to 1\.5: name"),
@@ -404,6 +442,7 @@ BAD = {
     ),
     "no class axis": ({"model": lambda z: z[:, 0]}, r"expected logits of shape \(4, two or more classes\), got \(4,\)"),
     "two tensors": ({"model": lambda z: (z, z)}, r"expected logits .* got tuple: let the model return one tensor"),
+    "fewer outputs than inputs": ({"model": lambda z: z[:2]}, r"expected logits of shape \(4, .* got \(2, 6\)"),
     "one class": ({"model": lambda z: z[:, :1]}, r"expected logits .* got \(4, 1\)"),
 }
 
@@ -444,6 +483,19 @@ def test_an_attack_that_breaks_its_own_rules_is_an_error(
         attack("pgd", model, x, predicted(model, x), epsilon=0.2, domain=domain)
 
 
+def test_the_excess_of_rounding_is_projected_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        import foolbox
+
+    move = torch.tensor([0.3, 0.4]) * (1 + 5e-5)
+    monkeypatch.setattr(foolbox.attacks.L2PGD, "__call__", lambda self, model, x, y, epsilons: (None, x + move, None))
+    model, x = linear(2, 2), torch.tensor([[0.2, 0.1], [0.0, 0.6]])
+    inputs = attack("pgd", model, x, predicted(model, x), epsilon=0.5, domain=UNIT).inputs
+    assert UNIT.contains(inputs)
+    assert bool(((inputs - x).norm(dim=1) <= 0.5 * (1 + 1e-6)).all())
+    assert not torch.equal(inputs, x)
+
+
 def test_square_says_when_gradients_are_masked() -> None:
     model = network()
     x, y = labelled(model, 20, 6)
@@ -451,6 +503,12 @@ def test_square_says_when_gradients_are_masked() -> None:
         CheaplipWarning, match=r"Square, which uses no gradients, broke \d+ inputs .* masks its gradients"
     ):
         attack("autoattack", lambda z: model((z * 20).round() / 20), x, y, epsilon=0.6, domain=UNIT)
+
+
+def test_a_model_that_returns_its_own_tensor_keeps_it() -> None:
+    table = torch.eye(4)
+    attack("autoattack", lambda z: table[: len(z)], torch.rand(4, 6), torch.arange(4), epsilon=0.1, domain=UNIT)
+    assert torch.equal(table, torch.eye(4))
 
 
 def test_accuracy_is_a_fraction_in_evaluation_mode() -> None:
@@ -463,13 +521,21 @@ def test_accuracy_is_a_fraction_in_evaluation_mode() -> None:
         accuracy(model, x, y[:9])
 
 
-def test_a_good_classifier_raises_no_warning_and_is_left_as_it_was() -> None:
+def test_checking_raises_no_warning_for_a_good_classifier_and_leaves_it_as_it_was() -> None:
     model = nn.Sequential(network(), nn.Dropout(0.5)).train()
-    x, before = torch.rand(7, 6), torch.get_rng_state()
-    check_classifier(model, x, classes=4)
+    check_classifier(model, torch.rand(7, 6), classes=4)
     assert all(module.training for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_first_thousand_inputs_are_checked() -> None:
+    model = network()
+    with pytest.warns(CheaplipWarning, match=r"zero at 1000 of 1000 inputs"):
+        check_classifier(lambda z: model(z).round(), torch.rand(1200, 6))
+
+
+def test_logits_that_sum_to_one_are_no_probabilities() -> None:
+    check_classifier(lambda z: torch.stack([z.sum(1), 1 - z.sum(1)], dim=1), 3 * torch.rand(7, 6))
 
 
 @pytest.mark.parametrize(
@@ -502,8 +568,10 @@ def test_outputs_that_are_not_logits_are_refused(
 )
 def test_what_makes_attacks_unreliable_is_said(wrap: Callable[[Tensor], Tensor], message: str) -> None:
     model = network()
+    x, before = torch.rand(5, 6), torch.get_rng_state()
     with pytest.warns(CheaplipWarning, match=message) as caught:
-        check_classifier(lambda z: wrap(model(z)), torch.rand(5, 6))
+        check_classifier(lambda z: wrap(model(z)), x)
+    assert torch.equal(torch.get_rng_state(), before)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 

@@ -101,12 +101,10 @@ def attack(
     with evaluation_mode(model), fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)  # foolbox and AutoAttack draw from the global generator
         clean = _predict(model, x, batch_size) == y
-        if epsilon == 0:
-            return AttackResult(x, clean)
         inputs, correct, withstood = x.clone(), clean.clone(), [int(clean.sum())]
         if name == "noise":
             inputs[clean] += epsilon * torch.randn_like(x)[clean]
-        parts = _parts(name, model, x, epsilon, domain, seed)
+        parts = _parts(name, model, x, epsilon, domain, seed) if epsilon else []
         total = max(len(parts), 1) * len(x)
         for stage, part in enumerate(parts, start=1):
             for rows in torch.split(correct.nonzero().squeeze(1), batch_size) if withstood[-1] else ():
@@ -115,7 +113,7 @@ def attack(
                 inputs[rows] = _inside(name, part(x[rows], y[rows]), x[rows], epsilon, domain)
                 correct[rows] = _predict(model, inputs[rows], batch_size) == y[rows]
             withstood.append(int(correct.sum()))
-        if name == "autoattack" and withstood[-2] - withstood[-1] > max(1, 0.002 * len(x)):
+        if len(parts) > 1 and withstood[-2] - withstood[-1] > max(1, 0.002 * len(x)):
             _warn(
                 f"Square, which uses no gradients, broke {withstood[-2] - withstood[-1]} inputs that AutoAttack's "
                 "gradient attacks could not: the model masks its gradients, so gradient attacks overrate it; "

@@ -27,6 +27,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
+_SLOW = 0.2  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate
 
 
@@ -117,7 +118,8 @@ class Training:
         return DiscrepancyPrinciple(
             penalty,
             config.target,
-            rate=config.rate or 1 / memory,
+            rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / memory,
+            damping=3 / _SLOW if config.method == "weight" else 3.0,
             smoothing=1 - 1 / memory,
             bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
         )
