@@ -9,32 +9,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import tyro
+from table import markdown
 
-from cheaplip.experiments.compare import Attack, compare, summarise
+from cheaplip.experiments.compare import Attack, compare
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import load
 from cheaplip.experiments.runs import versions
-
-COLUMNS = ("train", "test", "pgd", "lower", "tracking", "seconds_per_epoch")
-TITLES = ("| changed | train % | test % | L2-PGD % | largest quotient found | tracking | s/epoch |", "|---" * 7 + "|")
 
 
 def variants(base: TrainConfig) -> dict[str, TrainConfig]:
     """The recommended settings, and what happens without each of them."""
     paper = {"step": "quotient", "renew": 0, "aggregate": "max", "rule": "additive", "rate": 1e-3, "form": "separate"}
     changes: dict[str, dict[str, object]] = {
-        "nothing (recommended)": {},
+        "recommended": {},
         "no tournament": {"renew": 0},
-        "no grace for newcomers": {"grace": 0},
-        "gradient step, not power step": {"step": "gradient"},
-        "penalty: max, not softmax": {"aggregate": "max"},
-        "penalty: mean, not softmax": {"aggregate": "mean"},
-        "λ additive, not multiplicative": {"rule": "additive", "rate": 1e-3},
-        "pairs in a pass of their own": {"form": "separate"},
-        "8 pairs, not 32": {"pairs": 8},
-        "128 pairs, not 32": {"pairs": 128},
+        "no grace": {"grace": 0},
+        "gradient step": {"step": "gradient"},
+        "maximum": {"aggregate": "max"},
+        "mean": {"aggregate": "mean"},
+        "additive λ": {"rule": "additive", "rate": 1e-3},
+        "own pass": {"form": "separate"},
+        "8 pairs": {"pairs": 8},
+        "128 pairs": {"pairs": 128},
         "every second step": {"every": 2},
-        "all of the paper's choices": paper,
+        "the paper's choices": paper,
         "plain training": {"method": "plain"},
     }
     return {name: replace(base, **change) for name, change in changes.items()}
@@ -50,19 +48,7 @@ def main(
     rows = compare(configs, [int(seed) for seed in seeds.split(",")], loaded, out, attacks=[attack])
     print(f"{data}, {epochs} epochs, target {target}, seeds {seeds}, pgd@{loaded.epsilon} on {samples} test inputs;")
     print(f"mean ± standard deviation; {versions()}\n")
-    print(*TITLES, sep="\n")
-    for summary in summarise(rows):
-        columns = {key.split("@")[0]: value for key, value in summary.columns.items()}
-        print(f"| {summary.name} | " + " | ".join(cell(key, columns.get(key)) for key in COLUMNS) + " |")
-
-
-def cell(key: str, column: tuple[float, float | None] | None) -> str:
-    """Mean ± spread, accuracies in per cent."""
-    if column is None:
-        return "–"
-    scale, form = (100, ".1f") if key in ("train", "test", "pgd") else (1, ".2f")
-    mean, spread = column
-    return f"{scale * mean:{form}}" + ("" if spread is None else f" ± {scale * spread:{form}}")
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def predicted(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return model(x).argmax(1)
 
 
-BOX_PER_FEATURE = Box(-torch.ones(6), torch.linspace(1.0, 2.0, 6))
+BOX_PER_FEATURE = Box(torch.zeros(6), torch.linspace(1.0, 2.0, 6))
 BOXES = {
     "unit box": UNIT,
     "box per feature": BOX_PER_FEATURE,
@@ -277,7 +277,7 @@ def test_autoattack_leaves_tracing_and_logging_as_they_were(caplog: pytest.LogCa
 
     sys.settrace(trace)
     try:
-        attack("autoattack", model, x, y, epsilon=0.3, domain=UNIT)
+        attack("autoattack", model, x, y, epsilon=0.01, domain=UNIT)
         after = sys.gettrace()
     finally:
         sys.settrace(before)
@@ -494,6 +494,18 @@ def test_the_excess_of_rounding_is_projected_back(monkeypatch: pytest.MonkeyPatc
     assert UNIT.contains(inputs)
     assert bool(((inputs - x).norm(dim=1) <= 0.5 * (1 + 1e-6)).all())
     assert not torch.equal(inputs, x)
+
+
+def test_rounding_does_not_leave_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, x + (0.7 - x) > 0.7 for one x in ten."""
+    with warnings.catch_warnings(action="ignore"):
+        import foolbox
+
+    monkeypatch.setattr(
+        foolbox.attacks.L2PGD, "__call__", lambda self, model, x, y, epsilons: (None, 0 * x + 0.7, None)
+    )
+    model, x, domain = linear(), 1.4 * torch.rand(50, 6) - 0.7, Box(-0.7, 0.7)
+    assert domain.contains(attack("pgd", model, x, predicted(model, x), epsilon=9.0, domain=domain).inputs)
 
 
 def test_square_says_when_gradients_are_masked() -> None:

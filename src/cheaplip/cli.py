@@ -38,7 +38,6 @@ from cheaplip.robustness import ATTACKS
 __all__ = ["Compare", "Evaluate", "Train", "run"]
 
 _messages = Console(stderr=True)
-_results = Console()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ class Train:
                 progress=_training_bar(bar, self.config.method),
                 stop=interrupt,
             )
-        _print_json(metrics) if self.json else _results.print(_metrics_table(self.config.method, metrics))
+        _print_json(metrics) if self.json else _show(_metrics_table(self.config.method, metrics))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ class Compare:
         if self.json:
             _print_json(rows)
         else:
-            _results.print(_comparison_table(self.config.data, summarise(rows)))
+            _show(_comparison_table(self.config.data, summarise(rows)))
             _messages.print(f"rows: {self.out / 'results.json'}", soft_wrap=True)
 
     def _attacks(self, data: Data) -> list[Attack]:
@@ -165,7 +164,7 @@ class Evaluate:
                 samples=self.samples,
                 progress=lambda name, done, total: report(self.run.name, name, done, total),
             )
-        _print_json(metrics) if self.json else _results.print(_metrics_table(self.run.name, metrics))
+        _print_json(metrics) if self.json else _show(_metrics_table(self.run.name, metrics))
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, "evaluate": Evaluate}
@@ -345,6 +344,12 @@ def _attack_bar(bar: Progress, interrupt: _Interrupt) -> Callable[[str, str, int
         bar.update(tasks[name], completed=done, total=total)
 
     return update
+
+
+def _show(table: Table) -> None:
+    """Print a table at its full width, also where standard output is a file."""
+    wide = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, wide)).print(table)
 
 
 def _print_json(content: object) -> None:

@@ -28,6 +28,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
 _SLOW = 0.2  # weights shrink slowly, so μ moves slower than λ and looks further ahead
+_WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate
 
 
@@ -121,6 +122,7 @@ class Training:
             rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / memory,
             damping=3 / _SLOW if config.method == "weight" else 3.0,
             smoothing=1 - 1 / memory,
+            width=min(_WIDTH, (1 - config.target) / 4),
             bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
         )
 

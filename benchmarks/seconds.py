@@ -1,0 +1,41 @@
+"""Seconds per training epoch of each method, interleaved on one machine, as medians and as ratios to plain training.
+
+python benchmarks/seconds.py [--data mnist] [--model mlp:200,80] [--repeats 5]
+"""
+
+import platform
+import statistics
+from dataclasses import replace
+
+import torch
+import tyro
+
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import load
+from cheaplip.experiments.methods import METHODS
+from cheaplip.experiments.runs import versions
+from cheaplip.experiments.training import Training
+
+
+def main(data: str = "mnist", model: str = "mlp:200,80", repeats: int = 5) -> None:
+    """Train every method in turn, an epoch each, and print the table."""
+    loaded = load(data)
+    base = TrainConfig(data=data, model=model, epochs=repeats + 1, probe=0)
+    trainings = {method: Training(replace(base, method=method), loaded) for method in METHODS}
+    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
+    for repeat in range(repeats + 1):
+        for method, training in trainings.items():
+            training.run_epoch(lambda: False)
+            if repeat > 0:  # the first epoch warms up
+                seconds[method].append(training.seconds)
+            training.end_epoch()
+    print(f"{data}, {model}, batch {trainings['plain'].batch_size}, {torch.get_num_threads()} threads,")
+    print(f"{platform.machine()}, median of {repeats} interleaved epochs, {versions()}\n")
+    print("| method | s/epoch | times plain (median of pairs) |\n|---|---|---|")
+    for method in METHODS:
+        ratios = [own / plain for own, plain in zip(seconds[method], seconds["plain"], strict=True)]
+        print(f"| {method} | {statistics.median(seconds[method]):.2f} | {statistics.median(ratios):.2f} |")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

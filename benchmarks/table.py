@@ -1,0 +1,44 @@
+"""The rows of a comparison as a Markdown table, mean ± standard deviation over seeds.
+
+python benchmarks/table.py results/mnist/results.json
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from cheaplip.experiments.compare import summarise
+
+TITLES = {"lower": "largest quotient found", "lam": "λ or μ", "tracking": "tracking"}
+HIDDEN = ("seconds_per_epoch",)  # of runs that shared the machine; see seconds.py
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """One line for each configuration, a column for each figure that any of them has."""
+    summaries = summarise(rows)
+    keys = list(dict.fromkeys(key for summary in summaries for key in summary.columns if key not in HIDDEN))
+    keys.sort(key=lambda key: list(TITLES).index(key) if key in TITLES else -1)
+    head = ["", *(TITLES.get(key, f"{key} %") for key in keys)]
+    body = [[summary.name, *(cell(key, summary.columns.get(key)) for key in keys)] for summary in summaries]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+
+
+def cell(key: str, column: tuple[float, float | None] | None) -> str:
+    """Mean ± spread, accuracies in per cent."""
+    if column is None:
+        return "–"
+    scale, form = (1, ".3g") if key in TITLES else (100, ".1f")
+    mean, spread = column
+    return f"{scale * mean:{form}}" + ("" if spread is None else f" ± {scale * spread:{form}}")
+
+
+def main(results: tyro.conf.Positional[Path]) -> None:
+    """Print the table."""
+    print(markdown(json.loads(results.read_text())))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
