@@ -185,3 +185,23 @@ def test_help_names_every_command(capsys):
 def test_module_entry_point():
     done = subprocess.run([sys.executable, "-m", "cheaplip", "--help"], capture_output=True, text=True, check=True)
     assert "compare" in done.stdout
+
+
+def test_a_table_with_features_of_different_ranges_is_compared_without_autoattack(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.random((200, 2)) * [1, 30]
+    lines = ["a,b,kind", *(f"{a},{b},{'x' if b > 15 else 'y'}" for a, b in x)]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    arguments = [
+        "compare",
+        str(tmp_path / "x.csv"),
+        "--label",
+        "kind",
+        "--methods",
+        "clip",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert run([*arguments, *TINY, "--json"]) == 0
+    names = {key.split("@")[0] for key in json.loads(capsys.readouterr().out)[0]["robust"]}
+    assert names == {"noise", "pgd-sign", "pgd"}

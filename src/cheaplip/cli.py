@@ -33,7 +33,7 @@ from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.evaluation import evaluate
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.runs import RunFolder
-from cheaplip.robustness import ATTACKS
+from cheaplip.robustness import ATTACKS, applicable
 
 __all__ = ["Compare", "Evaluate", "Train", "run"]
 
@@ -88,8 +88,8 @@ class Compare:
     """which, separated by commas"""
     seeds: str = "0"
     """trained with each, separated by commas"""
-    attacks: str = ",".join(name for name in ATTACKS if name != "fgsm")
-    """which, separated by commas"""
+    attacks: str | None = None
+    """which, separated by commas; unset: all that can work on the data, but fgsm"""
     epsilon: str | None = None
     """radii of the attacks (L2), separated by commas; unset: the data's own"""
     noise: str | None = None
@@ -128,11 +128,15 @@ class Compare:
 
     def _attacks(self, data: Data) -> list[Attack]:
         _check_samples(self.samples)
+        if self.attacks is None:
+            names = [name for name in applicable(data.domain) if name != "fgsm"]
+        else:
+            names = _names("attacks", self.attacks, ATTACKS)
         radii = [data.epsilon] if self.epsilon is None else _radii("epsilon", self.epsilon)
         deviations = [data.noise] if self.noise is None else _radii("noise", self.noise)
         return [
             Attack(name, epsilon, self.samples or (1000 if name == "autoattack" else None))
-            for name in _names("attacks", self.attacks, ATTACKS)
+            for name in names
             for epsilon in (deviations if name == "noise" else radii)
         ]
 
@@ -143,8 +147,8 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
-    attacks: str = ",".join(ATTACKS)
-    """which, separated by commas"""
+    attacks: str | None = None
+    """which, separated by commas; unset: all that can work on the data"""
     epsilon: str | None = None
     """radii (L2; of noise, standard deviations), separated by commas; unset: the data's own"""
     samples: int | None = None
@@ -159,7 +163,7 @@ class Evaluate:
             report = _attack_bar(bar, interrupt)
             metrics = evaluate(
                 RunFolder(self.run),
-                attacks=_names("attacks", self.attacks, ATTACKS),
+                attacks=None if self.attacks is None else _names("attacks", self.attacks, ATTACKS),
                 epsilons=None if self.epsilon is None else _radii("epsilon", self.epsilon),
                 samples=self.samples,
                 progress=lambda name, done, total: report(self.run.name, name, done, total),

@@ -20,7 +20,7 @@ from cheaplip.errors import CheaplipWarning
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.quotient import at_least_float32, distance
 
-__all__ = ["ATTACKS", "AttackResult", "accuracy", "attack", "check_classifier"]
+__all__ = ["ATTACKS", "AttackResult", "accuracy", "applicable", "attack", "check_classifier"]
 
 ATTACKS: tuple[str, ...] = ("noise", "fgsm", "pgd-sign", "pgd", "autoattack")
 
@@ -122,6 +122,12 @@ def attack(
         if progress is not None:
             progress(total, total)
         return AttackResult(inputs, clean & (_predict(model, inputs, batch_size) == y))
+
+
+def applicable(domain: Box) -> tuple[str, ...]:
+    """The attacks that can work in ``domain``: AutoAttack wants one range for all features."""
+    one_range = bool(domain.low.min() == domain.low.max()) and bool(domain.high.min() == domain.high.max())
+    return ATTACKS if one_range else tuple(name for name in ATTACKS if name != "autoattack")
 
 
 def accuracy(model: Model, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> float:
@@ -332,7 +338,7 @@ def _check_arguments(name: str, x: Tensor, y: Tensor, epsilon: float, domain: Bo
             f"x: expected inputs inside {domain!r}, got values from {float(x.min()):g} to {float(x.max()):g}: "
             "name the box the data lives in, and normalise inside the model"
         )
-    if name == "autoattack" and not (domain.low.min() == domain.low.max() and domain.high.min() == domain.high.max()):
+    if name not in applicable(domain):
         raise ValueError("autoattack: expected one range for all features, got a box with several: use 'pgd'")
 
 

@@ -7,7 +7,7 @@ from cheaplip.experiments.config import from_json
 from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import load_trained
-from cheaplip.robustness import ATTACKS, attack, check_classifier
+from cheaplip.robustness import applicable, attack, check_classifier
 
 __all__ = ["evaluate", "robust_key"]
 
@@ -20,7 +20,7 @@ def robust_key(name: str, epsilon: float) -> str:
 def evaluate(
     folder: RunFolder,
     *,
-    attacks: Sequence[str] = ATTACKS,
+    attacks: Sequence[str] | None = None,
     epsilons: Sequence[float] | None = None,
     samples: int | None = None,
     data: Data | None = None,
@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         folder: a finished run.
-        attacks: names from :data:`cheaplip.robustness.ATTACKS`.
+        attacks: names from :data:`cheaplip.robustness.ATTACKS`. None: all that can work in the data's box.
         epsilons: radii (L2), for ``noise`` the standard deviation. None: the data's own.
         samples: the first so many test inputs. None: all.
         data: the run's data, if loaded already.
@@ -49,7 +49,7 @@ def evaluate(
     model = load_trained(folder, config, data)
     x, y = data.test.x[:samples], data.test.y[:samples]
     check_classifier(model, x[:256], data.classes)
-    for name in attacks:
+    for name in applicable(data.domain) if attacks is None else attacks:
         own = data.noise if name == "noise" else data.epsilon
         for epsilon in (own,) if epsilons is None else epsilons:
             report = None if progress is None else _named(progress, name)
