@@ -288,7 +288,7 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Tensor) -> Any:
         if not ctx.logits.requires_grad:
             return None, torch.zeros_like(ctx.x)
-        return None, *torch.autograd.grad(ctx.logits, ctx.x, gradient, retain_graph=True, materialize_grads=True)
+        return None, *torch.autograd.grad(ctx.logits, ctx.x, gradient, materialize_grads=True)
 
 
 def _load(package: str) -> Any:
