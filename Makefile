@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Real images, where they lie beside the checkout; otherwise set CHEAPLIP_DATA yourself, or let them be downloaded.
+ifneq ($(wildcard ../shared/data/mnist),)
+export CHEAPLIP_DATA ?= $(abspath ../shared/data)
+endif
+
 .PHONY: demo test lint clean
 
 demo: $(VENV)/cli.done

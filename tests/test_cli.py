@@ -85,13 +85,20 @@ def bad_labels(folder):
         pytest.param(
             None, ["compare", "digits", "--out", "r", "--methods", "plain,nope"], "methods: expected", id="methods"
         ),
-        pytest.param(None, ["compare", "digits", "--out", "r", "--seeds", "a"], "seeds: expected numbers", id="seeds"),
+        pytest.param(
+            None, ["compare", "digits", "--out", "r", "--seeds", "a"], "seeds: expected whole numbers", id="seeds"
+        ),
         pytest.param(
             None, ["compare", "digits", "--out", "r", "--epsilon", "-1"], "epsilon: expected finite", id="epsilon"
         ),
         pytest.param(None, ["train", "digits", "--out", "r", "--target", "97"], "97 % is 0.97", id="target"),
         pytest.param(None, ["train", "digits", "--out", "r", "--lam", "-1"], "lam: expected", id="lam"),
-        pytest.param(None, ["train", "digits", "--out", "r", "--pairs", "0"], "pairs: expected 1 or more", id="size"),
+        pytest.param(
+            None,
+            ["train", "digits", "--out", "r", "--pairs", "0"],
+            "pairs: expected a whole number of 1 or more",
+            id="size",
+        ),
         pytest.param(None, ["train", "digits", "--out", "r", "--epohcs", "3"], "--epohcs", id="misspelt-option"),
         pytest.param(None, ["train", "digits", "--out", "r", "--epochs", "x"], "epochs", id="not-a-number"),
         pytest.param(None, ["train", "digits"], "--out", id="no-out"),
@@ -205,3 +212,56 @@ def test_a_table_with_features_of_different_ranges_is_compared_without_autoattac
     assert run([*arguments, *TINY, "--json"]) == 0
     names = {key.split("@")[0] for key in json.loads(capsys.readouterr().out)[0]["robust"]}
     assert names == {"noise", "pgd-sign", "pgd"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--attacks", "bogus"], ["--model", "nope"], ["--epsilon", "-1"], ["--seeds", "1.5"]], ids=lambda w: w[0]
+)
+def test_overwrite_with_bad_options_deletes_nothing(wrong, tmp_path, capsys):
+    arguments = ["compare", "digits", "--methods", "plain", "--attacks", "noise", "--samples", "9", *TINY]
+    assert run([*arguments, "--out", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run([*arguments, "--out", str(tmp_path), "--overwrite", *wrong]) == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_compare_attacks_again_with_another_number_of_samples(tmp_path, capsys):
+    arguments = [
+        "compare",
+        "digits",
+        "--methods",
+        "plain",
+        "--attacks",
+        "noise",
+        "--out",
+        str(tmp_path),
+        *TINY,
+        "--json",
+    ]
+    counts = []
+    for samples in ("9", "20"):
+        assert run([*arguments, "--samples", samples]) == 0
+        counts.append(json.loads(capsys.readouterr().out)[0]["robust_samples"])
+    assert [list(count.values()) for count in counts] == [[9], [20]]
+
+
+@pytest.mark.parametrize(("form", "status"), [("joint", 2), ("separate", 0)])
+def test_batch_norm_wants_the_separate_form(form, status, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "normed.py").write_text(
+        "from torch import nn\n"
+        "def net(shape, outputs):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, outputs))\n"
+    )
+    arguments = ["train", "digits", "--model", "normed:net", "--epochs", "1", "--probe", "2", "--out", "r"]
+    assert run([*arguments, "--form", form]) == status
+    if status:
+        err = capsys.readouterr().err
+        assert "layer '1' (BatchNorm1d)" in err
+        assert "say --form separate" in err
+        assert not (tmp_path / "r").exists()
+
+
+def test_a_device_that_is_not_there(tmp_path, capsys):
+    assert run(["train", "digits", "--out", str(tmp_path / "r"), "--device", "quantum", *TINY]) == 2
+    assert "device: cannot use 'quantum'" in capsys.readouterr().err

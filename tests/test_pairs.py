@@ -245,7 +245,7 @@ def test_the_two_ends_of_a_new_pair_differ(start):
 
 
 def test_a_pair_squeezed_together_is_the_first_to_be_replaced():
-    pairs = PairSet(inputs(64, 3), size=4, grace=3)
+    pairs = PairSet(inputs(64, 3), size=4, grace=3, renew=1)
     pairs.v[2] = pairs.u[2]
     climb(CLIP(pairs), tanh_net(3, 8, 2), 3)
     assert pairs.age.tolist() == [3, 3, 0, 3]
@@ -485,7 +485,7 @@ def test_resuming_draws_the_same_newcomers(start):
 
 def test_repr_shows_the_options():
     text = repr(PairSet(inputs(64, 3), size=4))
-    assert "size=4, start='noise', step='power', renew=1, grace=10" in text
+    assert "size=4, start='noise', step='power', renew=2, grace=10" in text
 
 
 # Errors

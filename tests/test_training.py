@@ -102,7 +102,9 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Training, "run_epoch", poisoned)
-        with pytest.raises(training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\): lower --lr"):
+        with pytest.raises(
+            training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"
+        ):
             training.train(QUICK, digits, folder)
     assert folder.load_checkpoint()["epoch"] == 1
     assert all(torch.isfinite(t).all() for t in folder.load_checkpoint()["model"].values())
@@ -175,8 +177,8 @@ def test_comparison_rows_summary_and_continuation(digits, tmp_path, monkeypatch)
         ({"lam": float("nan")}, "lam: expected a finite number"),
         ({"lam": 0.0}, "lam: 0 can never move towards the target"),
         ({"mu": 0.0}, "mu: 0 can never move towards the target"),
-        ({"pairs": 0}, "pairs: expected 1 or more, got 0"),
-        ({"epochs": 0}, "epochs: expected 1 or more, got 0"),
+        ({"pairs": 0}, "pairs: expected a whole number of 1 or more, got 0"),
+        ({"epochs": 0}, "epochs: expected a whole number of 1 or more, got 0"),
         ({"lr": 0.0}, "lr: expected a positive number, got 0.0"),
         ({"momentum": 1.0}, "momentum: expected a number in [0, 1), got 1.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a finite number of at least 0"),

@@ -27,11 +27,12 @@ from rich.table import Table
 
 from cheaplip.errors import CheaplipWarning
 from cheaplip.experiments import training
-from cheaplip.experiments.compare import Attack, Summary, compare, summarise
+from cheaplip.experiments.compare import Attack, Summary, compare, run_name, summarise
 from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
 from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.evaluation import evaluate
 from cheaplip.experiments.methods import METHODS
+from cheaplip.experiments.models import build
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.robustness import ATTACKS, applicable
 
@@ -105,17 +106,20 @@ class Compare:
         """Train and attack, then print the table."""
         data = _load(self.config)
         methods = _names("methods", self.methods, METHODS)
-        seeds = [int(seed) for seed in _numbers("seeds", self.seeds)]
+        seeds = _seeds(self.seeds)
+        attacks = self._attacks(data)
         shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
         configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
-        _claim(self.out, overwrite=self.overwrite)
+        build(self.config.model, data.shape, data.classes)  # so that a bad model fails before anything is replaced
+        runs = [self.out / run_name(method, seed) for method in methods for seed in seeds]
+        _claim(self.out, runs, overwrite=self.overwrite)
         with _progress() as bar:
             rows = compare(
                 configs,
                 seeds,
                 data,
                 self.out,
-                attacks=self._attacks(data),
+                attacks=attacks,
                 progress=lambda name: _training_bar(bar, name),
                 attacking=_attack_bar(bar, interrupt),
                 stop=interrupt,
@@ -131,7 +135,7 @@ class Compare:
         if self.attacks is None:
             names = [name for name in applicable(data.domain) if name != "fgsm"]
         else:
-            names = _names("attacks", self.attacks, ATTACKS)
+            names = _names("attacks", self.attacks, applicable(data.domain))
         radii = [data.epsilon] if self.epsilon is None else _radii("epsilon", self.epsilon)
         deviations = [data.noise] if self.noise is None else _radii("noise", self.noise)
         return [
@@ -184,12 +188,14 @@ def run(arguments: Sequence[str]) -> int:
             return command
         with _shown_warnings():
             command(interrupt)
-    except (training.Interrupted, KeyboardInterrupt):
+    except training.Interrupted:
         _messages.print(
-            "cheaplip: interrupted; the state is saved: the same command with --resume continues "
-            "(compare continues by itself)",
+            "cheaplip: interrupted; the state is saved: the same command continues (train: with --resume)",
             soft_wrap=True,
         )
+        return 130
+    except KeyboardInterrupt:
+        _messages.print("cheaplip: interrupted; what was finished before is kept", soft_wrap=True)
         return 130
     except (ValueError, ImportError, OSError) as error:
         _fail(str(error))
@@ -212,6 +218,7 @@ class _Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        sys.stderr.write("cheaplip: stopping soon; Ctrl-C again stops at once\n")
 
 
 def _parse(arguments: Sequence[str]) -> Callable[[_Interrupt], None] | int:
@@ -231,24 +238,24 @@ def _parse(arguments: Sequence[str]) -> Callable[[_Interrupt], None] | int:
         if status == 0:
             sys.stdout.write(out.getvalue())
         else:
-            _fail(" ".join(re.sub(r"[─│╭╮╰╯━┃]|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split()))
+            _fail(" ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split()))
         return status
     return command
 
 
 def _load(config: TrainConfig) -> Data:
+    config.check_device()
     return load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
 
 
-def _claim(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than this comparison; with ``overwrite`` clear its runs."""
-    folder = RunFolder(out)
+def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than a comparison; with ``overwrite`` clear the runs named."""
     if overwrite:
-        for run in out.glob("*-seed*/config.json"):
-            RunFolder(run.parent).create(overwrite=True)
-        folder.create(overwrite=True)
+        for run in runs:
+            RunFolder(run).create(overwrite=True)
+        RunFolder(out).create(overwrite=True)
     elif not any(out.glob("*-seed*/config.json")):
-        folder.create()
+        RunFolder(out).create()
 
 
 def _names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
@@ -263,6 +270,13 @@ def _numbers(option: str, text: str) -> list[float]:
         return list(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"seeds: expected whole numbers separated by commas, got {text!r}") from None
 
 
 def _radii(option: str, text: str) -> list[float]:

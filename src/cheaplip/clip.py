@@ -115,7 +115,7 @@ class CLIP(nn.Module):
             model: one tensor in, (B, *input), one tensor out, (B, *output).
 
         Returns:
-            Scalar, λ·Lip, differentiable with respect to the model's parameters.
+            Scalar, λ times the aggregate of the quotients, differentiable with respect to the model's parameters.
         """
         if self.training:
             if not self._due():
@@ -125,6 +125,10 @@ class CLIP(nn.Module):
 
     def joint(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""The model's output for ``x`` and the penalty, from one shared pass.
+
+        Under autocast the pairs have a float32 pass of their own all the same: differences of bfloat16 outputs would
+        be mostly rounding. The penalty's gradient carries 1e-4·λ times the mean of all pairs' gradients besides its
+        own, which is how pairs outside the aggregate climb.
 
         The pairs climb when you call ``backward()`` on a loss that contains both, and newcomers start at the batch's
         steepest inputs, which that pass knows as well.
@@ -144,7 +148,7 @@ class CLIP(nn.Module):
             raise ValueError(
                 f"x: expected inputs of shape {tuple(self.pairs.u.shape[1:])} as the pairs, got {tuple(x.shape[1:])}"
             )
-        if not self.training:
+        if not self.training or torch.is_autocast_enabled(x.device.type):
             return model(x), self(model)
         if not self._due():
             return model(x), self.lam.new_zeros(())
@@ -155,7 +159,8 @@ class CLIP(nn.Module):
             z = z + leaf.requires_grad_()
         leaf.requires_grad_()
         refuse_batch_dependent_layers(model)
-        if self._checked is None or self._checked() is not model:
+        known = self._checked is not None and (not isinstance(model, nn.Module) or self._checked() is model)
+        if not known:  # once for each module, once for all functions, which may be new objects in each step
             check_independent_rows(model, z.detach())
             self._checked = weakref.ref(model)
         with dropout_off(model, first=len(x), rows=len(z)):

@@ -140,6 +140,8 @@ class DiscrepancyPrinciple:
             raise ValueError(f"metric: expected a finite number, got {metric}")
         value = torch.as_tensor(metric, dtype=lam.dtype).detach().to(lam.device, non_blocking=True)
         self._steps += 1
+        past = self._average.to(value) if self._steps > 1 else torch.full_like(value, self.target)
+        value = torch.where(torch.isfinite(value), value, past)  # an overflowed step says nothing
         self._average = self._average.to(value).lerp(value, max(1 - self.smoothing, 1 / self._steps))
         self._slow_average = self._slow_average.to(value).lerp(value, max((1 - self.smoothing) / 2, 1 / self._steps))
         error = self._average - self.target

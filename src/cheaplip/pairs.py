@@ -83,7 +83,7 @@ class PairSet(nn.Module):
         step: Step = "power",
         step_size: float | None = None,
         distances: tuple[float, float, float] = (0.005, 0.3, 0.05),
-        renew: int = 1,
+        renew: int = 2,
         grace: int = 10,
         generator: torch.Generator | None = None,
     ) -> None:

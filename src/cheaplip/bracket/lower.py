@@ -18,7 +18,8 @@ class Lower(NamedTuple):
     r"""A lower bound of Lip(f) and the pair that attains it.
 
     Attributes:
-        value: the quotient of ``witness``, computed in float64.
+        value: the quotient of ``witness``, computed in float64; in the inputs' own type for a model that cannot be
+            copied to float64 (a function that holds float32 tensors).
         witness: two inputs, each (\*input), float64.
     """
 
@@ -94,14 +95,21 @@ def _climb(search: PairSet, model: Model, steps: int, norm_in: Norm, norm_out: N
 
 
 def _refine(model: Model, search: PairSet, u: Tensor, v: Tensor, norm_in: Norm, norm_out: Norm) -> Lower:
-    """Shrink the finalists' distances and evaluate in float64."""
-    exact = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
-    some = search.pool[:256].double()
+    """Shrink the finalists' distances and evaluate in float64, where the model can."""
+    try:
+        exact = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
+        return _finish(exact, search, u.double(), v.double(), norm_in, norm_out)
+    except RuntimeError:  # what torch raises for a copy it cannot make, and for operands of different types
+        return _finish(model, search, u, v, norm_in, norm_out)
+
+
+def _finish(model: Model, search: PairSet, u: Tensor, v: Tensor, norm_in: Norm, norm_out: Norm) -> Lower:
+    some = search.pool[:256].to(u.dtype)
     finalists = PairSet(some, size=len(u), domain=search.domain, renew=0, distances=_DISTANCES[1])
-    finalists.u, finalists.v = u.double(), v.double()
-    wide = finalists.quotients(exact, norm_in=norm_in, norm_out=norm_out)
-    best, near_u, near_v = _climb(finalists, exact, _REFINEMENTS, norm_in, norm_out)
+    finalists.u, finalists.v = u, v
+    wide = finalists.quotients(model, norm_in=norm_in, norm_out=norm_out)
+    best, near_u, near_v = _climb(finalists, model, _REFINEMENTS if u.dtype == torch.float64 else 0, norm_in, norm_out)
     values = torch.cat([wide.detach(), best])
     winner = values.argmax()
-    witness = torch.cat([u.double(), near_u])[winner], torch.cat([v.double(), near_v])[winner]
+    witness = torch.cat([u, near_u])[winner].double(), torch.cat([v, near_v])[winner].double()
     return Lower(float(values[winner]), witness)

@@ -3,17 +3,17 @@
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cheaplip.experiments.config import TrainConfig, replace
+from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.evaluation import evaluate, robust_key
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import Progress, train
 
-__all__ = ["Attack", "Summary", "compare", "summarise"]
+__all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def compare(
     for seed in seeds:
         for name, unseeded in configs.items():
             config = replace(unseeded, seed=seed)
-            run = re.sub(r"[^\w.+-]+", "-", f"{name}-seed{seed}")
+            run = run_name(name, seed)
             folder = RunFolder(out / run)
             metrics = train(
                 config,
@@ -66,7 +66,8 @@ def compare(
                 stop=stop,
             )
             for attack in attacks:
-                if robust_key(attack.name, attack.epsilon) not in metrics["robust"]:
+                key, samples = robust_key(attack.name, attack.epsilon), len(data.test.x[: attack.samples])
+                if metrics.get("robust_samples", {}).get(key) != samples:
                     report = None if attacking is None else _prefixed(attacking, run)
                     metrics = evaluate(
                         folder,
@@ -82,6 +83,11 @@ def compare(
             )
             table.write_rows(rows)
     return rows
+
+
+def run_name(name: str, seed: int) -> str:
+    """The folder of a run within a comparison's."""
+    return re.sub(r"[^\w.+-]+", "-", f"{name}-seed{seed}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
         **row["robust"],
         "lower": row["lipschitz"]["lower"],
         "tracking": row.get("tracking"),
-        "lam": row["lam"],
+        "lam": row.get("lam"),
         "seconds_per_epoch": row["seconds_per_epoch"],
     }
 

@@ -1,6 +1,5 @@
 """The options of a training run: one typed, validated dataclass, shared by the command line and Python."""
 
-import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, fields
@@ -46,7 +45,7 @@ class TrainConfig:
     model: str = "mlp:200,80"
     """mlp:WIDTHS, cnn, linear, or package.module:function"""
     activation: Activation | None = None
-    """between the layers; unset: sigmoid for mlp, relu for cnn"""
+    """between the layers; unset: sigmoid for mlp, relu for cnn; your own model decides for itself"""
     final_activation: FinalActivation = "none"
     """on the outputs; sigmoid is the setting of the paper's authors"""
     target: float | None = 0.98
@@ -56,7 +55,7 @@ class TrainConfig:
     batch_size: int | None = None
     """unset: 128, less for small data"""
     lr: float | None = None
-    """peak of the one-cycle learning rate; unset: 0.6 for sigmoid, 0.05 otherwise"""
+    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, 0.05 otherwise"""
     momentum: float = 0.9
     """Nesterov momentum of SGD"""
     weight_decay: float = 2e-5
@@ -119,8 +118,8 @@ class TrainConfig:
             raise ConfigError(f"target: expected an accuracy in (0, 1), got {self.target}: 97 % is 0.97")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name}: expected {least} or more, got {value}")
+            if value is not None and not least <= value < 2**63:
+                raise ConfigError(f"{name}: expected a whole number of {least} or more, got {value}")
         for name in ("lr", "rate", "step_size", "adversarial_epsilon"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -138,15 +137,15 @@ class TrainConfig:
 
     @property
     def resolved_activation(self) -> Activation:
-        """The activation in use."""
-        return self.activation or ("relu" if self.model == "cnn" else "sigmoid")
+        """The activation in use, where the model has a choice of one."""
+        return self.activation or ("sigmoid" if self.model.startswith("mlp:") else "relu")
 
     @property
     def resolved_lr(self) -> float:
         """The peak learning rate in use; sigmoids, with slopes of at most 1/4, want more."""
         if self.lr is not None:
             return self.lr
-        return 0.6 if self.resolved_activation == "sigmoid" else 0.05
+        return 0.6 if self.resolved_activation == "sigmoid" and self.model.startswith("mlp:") else 0.05
 
     @property
     def resolved_lam(self) -> float:
@@ -161,6 +160,13 @@ class TrainConfig:
     def resolved_device(self) -> str:
         """The device in use."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def check_device(self) -> None:
+        """Raise a :class:`ConfigError` unless the device is there."""
+        try:
+            torch.empty(0, device=self.resolved_device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device: cannot use {self.resolved_device!r} ({error}): say cpu") from error
 
 
 _LEAST = {
@@ -190,9 +196,7 @@ def from_json(content: dict[str, Any]) -> TrainConfig:
     if unknown or "data" not in given:
         problem = f"unknown options {', '.join(unknown)}" if unknown else "no 'data'"
         raise ConfigError(f"config.json: {problem}; expected those of cheaplip train")
-    return TrainConfig(**given)
-
-
-def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """A copy with some options changed, validated again."""
-    return dataclasses.replace(config, **changes)
+    try:
+        return TrainConfig(**given)
+    except TypeError as error:
+        raise ConfigError(f"config.json: a value of the wrong type: {error}") from error

@@ -56,7 +56,7 @@ def build(
     Raises:
         ModelError: an unknown name, a shape the model cannot take, or an output that is not (B, outputs).
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _construct(spec, shape, outputs, activation)
     if final_activation == "sigmoid":
@@ -76,7 +76,7 @@ def resolve(spec: str) -> Any:
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may raise anything when imported
         raise ModelError(f"cannot import {spec!r}: {error}; expected package.module:function") from error
     finally:
         sys.path.remove(here)
@@ -93,7 +93,10 @@ def _construct(spec: str, shape: tuple[int, ...], outputs: int, activation: Acti
         return _cnn(shape, outputs, _ACTIVATIONS[activation])
     if ":" in spec:
         function: Callable[[tuple[int, ...], int], nn.Module] = resolve(spec)
-        model = function(shape, outputs)
+        try:
+            model = function(shape, outputs)
+        except Exception as error:  # whatever a user's function raises
+            raise ModelError(f"{spec}: the function failed with {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise ModelError(
                 f"{spec}: expected a function of (shape, outputs) that returns a module, got {type(model).__name__}"
@@ -148,7 +151,7 @@ def _check(model: nn.Module, spec: str, shape: tuple[int, ...], outputs: int) ->
     try:
         with evaluation_mode(model):
             output = model(torch.zeros(2, *shape))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever a user's model raises
         raise ModelError(
             f"model {spec!r} cannot take inputs of shape (B, {', '.join(map(str, shape))}): {error}"
         ) from error

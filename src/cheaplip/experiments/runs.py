@@ -52,7 +52,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()) and not overwrite:
+            if any(path for path in self.path.iterdir() if path.suffix != ".part") and not overwrite:
                 raise RunError(
                     f"output folder {self.path} exists and is not empty: "
                     "choose another --out, or say --overwrite, or continue it with --resume"
@@ -98,9 +98,21 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def history(self) -> list[dict[str, Any]]:
-        """All epochs so far."""
+        """All epochs so far; a last line cut off by a crash is left out.
+
+        Raises:
+            RunError: a line before the last is broken.
+        """
         path = self.path / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_text().splitlines() if path.is_file() else []
+        epochs = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                epochs.append(json.loads(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise RunError(f"cannot read {path}, line {number}: {error}") from error
+        return epochs
 
     def cut_history(self, epochs: int) -> None:
         """Keep the first ``epochs`` lines: those a checkpoint knows of."""

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from cheaplip.bracket import largest_quotient
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
+from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
-from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.models import build
 from cheaplip.experiments.runs import RunError, RunFolder, versions
+from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 from cheaplip.robustness import accuracy, check_classifier
 
@@ -79,6 +81,8 @@ class Training:
         )
         self.shuffle = torch.Generator().manual_seed(config.seed)
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
+        if config.method == "clip" and config.form == "joint":
+            _check_joint(self.model)
         self.objective = self._objective()
         self.controller = self._controller()
         self.epoch = 0
@@ -178,8 +182,8 @@ class Training:
     def _check(self, first_bad: int) -> None:
         if first_bad >= 0:
             raise DivergedError(
-                f"the loss became NaN or infinite at step {first_bad} (epoch {self.epoch + 1}): "
-                "lower --lr or --lam; the last good checkpoint is kept"
+                f"the loss became NaN or infinite at step {first_bad} (epoch {self.epoch + 1}); the checkpoint before "
+                "it, if there is one, is kept: train again with a lower --lr or --lam, in another --out"
             )
 
     def end_epoch(self) -> dict[str, Any]:
@@ -233,12 +237,18 @@ class Training:
             "order": self.order_state,
             "noise": self.noise.get_state(),
             "global": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "penalty": None if penalty is None else penalty.state_dict(),
             "controller": None if controller is None else controller.state_dict(),
         }
+
+    def check_weights(self) -> None:
+        """Raise :class:`DivergedError` unless every weight is finite."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            self._check(self.step - 1)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
@@ -254,6 +264,8 @@ class Training:
         self._start_epoch()
         self.noise.set_state(state["noise"])
         torch.set_rng_state(state["global"])
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
         self.sums, self.seconds = state["sums"].to(self.device), state["seconds"]
 
 
@@ -288,7 +300,8 @@ def train(
         _check_same(config, folder)
         if (folder.path / "metrics.json").is_file():
             return folder.read_json("metrics.json")
-    with torch.random.fork_rng(devices=[]):
+    config.check_device()
+    with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         training = Training(config, data.to(config.resolved_device))
         if started_before and (folder.path / "checkpoint.safetensors").is_file():
@@ -313,13 +326,14 @@ def _train(
         return stop()
 
     while training.epoch < training.config.epochs:
-        finished = training.run_epoch(on_step)
-        if finished:
+        if training.run_epoch(on_step):
             line = training.end_epoch()
             folder.append_history(line)
-        if not finished or stop() or training.epoch % training.config.checkpoint_every == 0:
+        interrupted = stop()
+        if interrupted or training.epoch % training.config.checkpoint_every == 0:
+            training.check_weights()
             folder.save_checkpoint(training.state())
-        if (not finished or stop()) and training.epoch < training.config.epochs:
+        if interrupted and training.epoch < training.config.epochs:
             raise Interrupted
     if progress is not None:
         progress(training.step, training.total_steps, line)
@@ -343,7 +357,7 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
         "certified": {},
         "lipschitz": {"lower": lower},
         **_tracking(folder.history()),
-        "lam": None if penalty is None else float(penalty.get_buffer("lam")),
+        **({} if penalty is None else {"lam": float(penalty.get_buffer("lam"))}),
         "epochs": training.epoch,
         "seconds_per_epoch": sorted(line["seconds"] for line in folder.history())[training.epoch // 2],
         "seed": config.seed,
@@ -353,7 +367,7 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
 
 
 def _tracking(history: list[dict[str, Any]]) -> dict[str, float]:
-    """How well the pairs follow the constant: largest quotient in training over the one found, in the last third."""
+    """Largest quotient of the pairs (mean of an epoch's last tenth) over the one found, mean of the last third."""
     ratios = [line["tracking"] for line in history[2 * len(history) // 3 :] if line.get("tracking") is not None]
     return {"tracking": sum(ratios) / len(ratios)} if ratios else {}
 
@@ -374,6 +388,13 @@ def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Modul
     )
     folder.load_model(model)
     return model.to(data.train.x.device).eval()
+
+
+def _check_joint(model: nn.Module) -> None:
+    try:
+        refuse_batch_dependent_layers(model)
+    except BatchDependentLayerError as error:
+        raise ConfigError(f"{str(error).partition(': use clip')[0]}: say --form separate") from error
 
 
 def _check_same(config: TrainConfig, folder: RunFolder) -> None:

@@ -1,0 +1,48 @@
+"""The whole chain on real images, in half a minute: data, training, search, attack."""
+
+import os
+
+import pytest
+
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import load
+from cheaplip.experiments.evaluation import evaluate
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.training import train
+
+pytestmark = pytest.mark.skipif(
+    "CHEAPLIP_DATA" not in os.environ, reason="real images: set CHEAPLIP_DATA to a folder with mnist and fashion-mnist"
+)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_clip_is_as_accurate_as_asked_and_far_more_stable_than_plain_training(name, tmp_path):
+    data = load(name)
+    found = {}
+    target = {"mnist": 0.94, "fashion-mnist": 0.82}[name]
+    for method in ("plain", "clip"):
+        folder = RunFolder(tmp_path / method)
+        train(TrainConfig(data=name, method=method, epochs=6, target=target, probe=16), data, folder)
+        found[method] = evaluate(folder, attacks=["pgd"], epsilons=[2.0], samples=500, data=data)
+    plain, clip = found["plain"], found["clip"]
+    assert abs(clip["accuracy"]["train"] - target) < 0.02
+    assert abs(clip["accuracy"]["test"] - target) < 0.03
+    assert clip["lipschitz"]["lower"] < plain["lipschitz"]["lower"] / 4
+    assert clip["robust"]["pgd@2.0"] > plain["robust"]["pgd@2.0"] + 0.2
+    assert clip["tracking"] > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_recommended_settings_settle_track_and_reach_the_published_figures(seed, tmp_path):
+    data, folder = load("mnist"), RunFolder(tmp_path / "run")
+    train(TrainConfig(data="mnist", seed=seed), data, folder)
+    metrics = evaluate(folder, attacks=["noise", "pgd-sign", "pgd"], data=data)
+    last = folder.history()[20:]
+    assert all(abs(line["train_accuracy"] - 0.98) <= 0.005 for line in last)
+    assert sum(line["tracking"] for line in last) / len(last) >= 0.8
+    assert metrics["accuracy"]["test"] >= 0.974
+    assert metrics["robust"]["noise@1.0"] >= 0.45
+    assert metrics["robust"]["pgd-sign@2.0"] >= 0.87
+    assert metrics["robust"]["pgd@2.0"] >= 0.60
+    assert metrics["lipschitz"]["lower"] <= 1.9
