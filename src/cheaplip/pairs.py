@@ -218,9 +218,13 @@ class PairSet(nn.Module):
         if self.step != "quotient":
             u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
         u, v = self.domain.project(u), self.domain.project(v)
-        finite = _column(torch.isfinite(distance(u) + distance(v)), u)  # an overflowing loss scale moves nothing
-        self.u.copy_(torch.where(finite, u, self.u))
-        self.v.copy_(torch.where(finite, v, self.v))
+        # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
+        # squeeze together: the quotient of ends that nearly meet is rounding.
+        least = 0.0 if self.step == "quotient" else self.distances[0] * self.scale / 2
+        length = distance(u - v)
+        sound = _column((length >= least) & torch.isfinite(length + distance(u)), u)
+        self.u.copy_(torch.where(sound, u, self.u))
+        self.v.copy_(torch.where(sound, v, self.v))
         self.age += 1
 
     @torch.no_grad()
@@ -298,7 +302,10 @@ class PairSet(nn.Module):
         return u, others[torch.where(gaps > 0, gaps, math.inf).argmin(dim=1)]
 
     def _beside(self, u: Tensor, direction: Tensor) -> Tensor:
-        return self.domain.project(u + self.distances[2] * self.scale * _unit(direction))
+        """Points of the domain in the given direction, or in the opposite one where the border is nearer."""
+        shift = self.distances[2] * self.scale * _unit(direction)
+        ahead, behind = self.domain.project(u + shift), self.domain.project(u - shift)
+        return torch.where(_column(distance(ahead - u) >= distance(behind - u), u), ahead, behind)
 
     def _normal(self, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=self.generator, device=self.generator.device, dtype=like.dtype)

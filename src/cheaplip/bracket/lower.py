@@ -106,7 +106,7 @@ def _refine(model: Model, search: PairSet, u: Tensor, v: Tensor, norm_in: Norm, 
 def _finish(model: Model, search: PairSet, u: Tensor, v: Tensor, norm_in: Norm, norm_out: Norm) -> Lower:
     some = search.pool[:256].to(u.dtype)
     finalists = PairSet(some, size=len(u), domain=search.domain, renew=0, distances=_DISTANCES[1])
-    finalists.u, finalists.v = u, v
+    finalists.u, finalists.v = u.clone(), v.clone()
     wide = finalists.quotients(model, norm_in=norm_in, norm_out=norm_out)
     best, near_u, near_v = _climb(finalists, model, _REFINEMENTS if u.dtype == torch.float64 else 0, norm_in, norm_out)
     values = torch.cat([wide.detach(), best])
