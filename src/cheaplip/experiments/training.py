@@ -22,7 +22,7 @@ from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 from cheaplip.robustness import accuracy, check_classifier
 
-__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "train"]
+__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "load_trained", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the last epoch's numbers)."""
@@ -57,14 +57,7 @@ class Training:
         self.batch_size = min(config.batch_size or _batch_size(len(data.train.x)), len(data.train.x))
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.model = build(
-            config.model,
-            data.shape,
-            data.classes,
-            activation=config.resolved_activation,
-            final_activation=config.final_activation,
-            seed=config.seed,
-        ).to(self.device)
+        self.model = _untrained(config, data).to(self.device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=config.resolved_lr,
@@ -378,7 +371,13 @@ def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Modul
     Raises:
         RunError: there is no finished run, or its weights do not fit.
     """
-    model = build(
+    model = _untrained(config, data)
+    folder.load_model(model)
+    return model.to(data.train.x.device).eval()
+
+
+def _untrained(config: TrainConfig, data: Data) -> nn.Module:
+    return build(
         config.model,
         data.shape,
         data.classes,
@@ -386,8 +385,6 @@ def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Modul
         final_activation=config.final_activation,
         seed=config.seed,
     )
-    folder.load_model(model)
-    return model.to(data.train.x.device).eval()
 
 
 def _check_joint(model: nn.Module) -> None:
