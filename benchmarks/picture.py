@@ -47,7 +47,8 @@ def main(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -
     accuracies.set_ylim(90, 100)
     accuracies.set_ylabel("training accuracy in %, target dotted")
     lines = curves.get_lines() + accuracies.get_lines()[:1]
-    curves.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="upper right", fontsize=8)
+    names = [str(line.get_label()) for line in lines]
+    curves.legend(lines, names, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.22), fontsize=9)
     for axis in (bars, curves, accuracies):
         axis.spines["top"].set_visible(False)
     figure.savefig(out, metadata={"Date": None})
