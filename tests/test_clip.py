@@ -1,8 +1,10 @@
 """The penalty: Algorithm 2's values and gradients, one shared pass equal to two, and a model left as it was."""
 
+import copy
 import gc
 import itertools
 import math
+import pickle
 import re
 import warnings
 import weakref
@@ -1233,3 +1235,15 @@ def test_repr_shows_the_options():
     assert "aggregate='max', every=2, norm_in=1.0, norm_out=inf" in repr(
         small_clip(aggregate="max", every=2, norm_in=1, norm_out=math.inf)
     )
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda clip: pickle.loads(pickle.dumps(clip))], ids=["copy", "pickle"]
+)
+def test_a_copy_goes_on_as_the_original_would(duplicate):
+    model, clip = tanh_net(3, 8, 2), small_clip()
+    output, penalty = clip.joint(model, inputs(16, 3))
+    (output.sum() + penalty).backward()
+    other = duplicate(clip)
+    assert other(model).item() == clip(model).item()
+    assert torch.equal(other.pairs.u, clip.pairs.u)

@@ -180,6 +180,9 @@ class CLIP(nn.Module):
         probe = _PROBE * (self.lam.detach() / len(quotients) + torch.finfo(torch.float32).eps ** 2)
         return output + upstream, penalty + probe * (quotients.sum() - quotients.sum().detach())
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_checked": None}  # a weak reference travels nowhere
+
     def get_extra_state(self) -> Tensor:
         """The number of calls, which decides when ``every`` is due."""
         return torch.tensor(self._calls)
