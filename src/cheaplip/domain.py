@@ -37,6 +37,8 @@ class Box(nn.Module):
         if not bool((low < high).all()):  # false for NaN, too
             raise ValueError(f"expected low < high everywhere in the box, got low={low}, high={high}")
         self._scalar = (low.item(), high.item()) if low.dim() == high.dim() == 0 else None
+        if self._scalar is not None:  # numbers stay exact there; not every device has float64
+            low, high = low.float(), high.float()
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
 
@@ -53,7 +55,8 @@ class Box(nn.Module):
 
     def contains(self, x: Tensor) -> bool:
         """Whether every entry of ``x`` (B, *input) lies inside; NaN never does."""
-        return bool(((x >= self.low.to(x)) & (x <= self.high.to(x))).all())
+        low, high = self._bounds(x.device, x.dtype)
+        return bool(((x >= low) & (x <= high)).all())
 
     def sample(
         self, size: int, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
@@ -70,7 +73,7 @@ class Box(nn.Module):
         self.check_shape(shape)
         device = generator.device
         position = torch.rand((size, *shape), generator=generator, device=device, dtype=dtype)
-        low, high = self.low.to(device, dtype), self.high.to(device, dtype)
+        low, high = self._bounds(device, dtype)
         return low + position * (high - low)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -81,6 +84,12 @@ class Box(nn.Module):
                 raise ValueError(
                     f"box.{name} of shape {tuple(bound.shape)} does not broadcast to an input of shape {tuple(shape)}"
                 )
+
+    def _bounds(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if self._scalar is None:
+            return self.low.to(device, dtype), self.high.to(device, dtype)
+        low, high = (torch.tensor(bound, device=device, dtype=dtype) for bound in self._scalar)
+        return low, high
 
     def extra_repr(self) -> str:
         """The bounds, as numbers where they are numbers."""
