@@ -33,7 +33,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 class TrainConfig:
     """Everything needed to run a training again.
 
-    The defaults are the recommended settings; docs/results.md says how they were chosen, docs/ablation.md what each is worth.
+    The defaults are the recommended settings; docs/results.md says how they were chosen, docs/ablation.md what each
+    is worth.
     """
 
     data: Annotated[str, tyro.conf.Positional]
