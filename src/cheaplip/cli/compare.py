@@ -1,0 +1,135 @@
+"""``cheaplip compare``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.table import Table
+
+from cheaplip.cli.console import (
+    Interrupt,
+    attack_bar,
+    messages,
+    print_json,
+    progress_display,
+    show_table,
+    training_bar,
+)
+from cheaplip.cli.options import check_samples, load_data, parse_names, parse_radii, parse_seeds
+from cheaplip.experiments.compare import Attack, Summary, compare, run_name, summarise
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import Data
+from cheaplip.experiments.methods import METHODS
+from cheaplip.experiments.models import build
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.robustness import applicable
+
+__all__ = ["Compare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SharedOptions(TrainConfig):
+    method: Annotated[str, tyro.conf.Suppress] = "clip"
+    seed: Annotated[int, tyro.conf.Suppress] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train several methods on the same data, attack them all, and print one table."""
+
+    config: _SharedOptions
+    out: Path
+    """a folder for all runs and results.json; an interrupted comparison continues there"""
+    methods: str = "plain,weight,clip,adversarial"
+    """which, separated by commas"""
+    seeds: str = "0"
+    """trained with each, separated by commas"""
+    attacks: str | None = None
+    """which, separated by commas; unset: all that can work on the data, but fgsm"""
+    epsilon: str | None = None
+    """radii of the attacks (L2), separated by commas; unset: the data's own"""
+    noise: str | None = None
+    """standard deviations of the noise, separated by commas; unset: the data's own"""
+    samples: int | None = None
+    """attack the first so many test inputs; unset: all, and 1000 for autoattack"""
+    overwrite: bool = False
+    """start afresh where --out holds a comparison already"""
+    json: bool = False
+    """print the rows as JSON, and nothing else, on standard output"""
+
+    def __call__(self, interrupt: Interrupt) -> None:
+        """Train and attack, then print the table."""
+        data = load_data(self.config)
+        methods = parse_names("methods", self.methods, METHODS)
+        seeds = parse_seeds(self.seeds)
+        attacks = self._attacks(data)
+        shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
+        configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
+        build(self.config.model, data.shape, data.classes)  # so that a bad model fails before anything is replaced
+        runs = [self.out / run_name(method, seed) for method in methods for seed in seeds]
+        _claim(self.out, runs, overwrite=self.overwrite)
+        with progress_display() as bar:
+            rows = compare(
+                configs,
+                seeds,
+                data,
+                self.out,
+                attacks=attacks,
+                progress=lambda name: training_bar(bar, name),
+                attacking=attack_bar(bar, interrupt),
+                stop=interrupt,
+            )
+        if self.json:
+            print_json(rows)
+        else:
+            show_table(_comparison_table(self.config.data, summarise(rows)))
+            messages.print(f"rows: {self.out / 'results.json'}", soft_wrap=True)
+
+    def _attacks(self, data: Data) -> list[Attack]:
+        check_samples(self.samples)
+        if self.attacks is None:
+            names = [name for name in applicable(data.domain) if name != "fgsm"]
+        else:
+            names = parse_names("attacks", self.attacks, applicable(data.domain))
+        radii = [data.epsilon] if self.epsilon is None else parse_radii("epsilon", self.epsilon)
+        deviations = [data.noise] if self.noise is None else parse_radii("noise", self.noise)
+        return [
+            Attack(name, epsilon, self.samples or (1000 if name == "autoattack" else None))
+            for name in names
+            for epsilon in (deviations if name == "noise" else radii)
+        ]
+
+
+def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than a comparison; with ``overwrite`` clear the runs named."""
+    if overwrite:
+        for run in runs:
+            RunFolder(run).create(overwrite=True)
+        RunFolder(out).create(overwrite=True)
+    elif not any(out.glob("*-seed*/config.json")):
+        RunFolder(out).create()
+
+
+_TITLES = {"lower": "largest quotient", "tracking": "tracking", "lam": "λ", "seconds_per_epoch": "s/epoch"}
+
+
+def _comparison_table(name: str, summaries: Sequence[Summary]) -> Table:
+    keys = list(dict.fromkeys(key for summary in summaries for key in summary.columns))
+    keys.sort(key=lambda key: list(_TITLES).index(key) if key in _TITLES else -1)
+    table = Table(title=f"{name} (accuracies in %)")
+    table.add_column("method")
+    for key in keys:
+        table.add_column(_TITLES.get(key, key), justify="right")
+    for summary in summaries:
+        table.add_row(summary.name, *(_cell(key, summary.columns.get(key)) for key in keys))
+    return table
+
+
+def _cell(key: str, column: tuple[float, float | None] | None) -> str:
+    if column is None:
+        return ""
+    mean, spread = column
+    scale, form = (1, ".3g") if key in _TITLES else (100, ".1f")
+    return f"{scale * mean:{form}}" + ("" if spread is None else f" ±{scale * spread:{form}}")

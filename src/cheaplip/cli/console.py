@@ -1,0 +1,152 @@
+"""What the command line shows: progress, tables, JSON, one-line messages."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from cheaplip.errors import CheaplipWarning
+from cheaplip.experiments import training
+
+__all__ = [
+    "Interrupt",
+    "attack_bar",
+    "fail",
+    "messages",
+    "metrics_table",
+    "print_json",
+    "progress_display",
+    "show_table",
+    "shown_warnings",
+    "training_bar",
+]
+
+messages = Console(stderr=True)
+
+
+class Interrupt:
+    """Ctrl-C asks training to stop after the step under way; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self) -> bool:
+        return self.requested
+
+    def request(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        sys.stderr.write("cheaplip: stopping soon; Ctrl-C again stops at once\n")
+
+
+def fail(message: str) -> None:
+    sys.stderr.write(f"cheaplip: {' '.join(message.split())}\n")
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Show our own warnings as single lines; the packages' warnings as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheaplipWarning)
+        show = warnings.showwarning
+
+        def line(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, CheaplipWarning):
+                fail(f"warning: {message}")
+            else:
+                show(message, category, *rest, **named)
+
+        warnings.showwarning = line
+        yield
+
+
+@contextmanager
+def progress_display() -> Iterator[Progress]:
+    """A progress display that appears with its first task."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=messages,
+    )
+    try:
+        yield bar
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _task(bar: Progress, description: str) -> TaskID:
+    bar.start()
+    return bar.add_task(description, total=None, note="")
+
+
+def training_bar(bar: Progress, name: str) -> training.Progress:
+    tasks: list[TaskID] = []
+
+    def update(done: int, total: int, line: dict[str, float]) -> None:
+        shown = {"train_accuracy": "train", "validation_accuracy": "val", "lam": "λ", "largest": "L"}
+        note = " ".join(f"{label} {line[key]:.3g}" for key, label in shown.items() if line.get(key) is not None)
+        if not tasks:
+            tasks.append(_task(bar, f"train {name}"))
+        bar.update(tasks[0], completed=done, total=total, note=note)
+
+    return update
+
+
+def attack_bar(bar: Progress, interrupt: Interrupt) -> Callable[[str, str, int, int], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def update(run: str, attack: str, done: int, total: int) -> None:
+        if interrupt():
+            raise KeyboardInterrupt
+        name = f"attack {run}: {attack}"
+        if name not in tasks:
+            tasks[name] = _task(bar, name)
+        bar.update(tasks[name], completed=done, total=total)
+
+    return update
+
+
+def show_table(table: Table) -> None:
+    """Print a table at its full width, also where standard output is a file."""
+    wide = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, wide)).print(table)
+
+
+def print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
+    table = Table(title=name)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in metrics["accuracy"].items():
+        table.add_row(f"accuracy, {key}", f"{100 * value:.2f} %")
+    for key, value in metrics["robust"].items():
+        table.add_row(f"accuracy, {key}", f"{100 * value:.2f} %")
+    table.add_row("largest quotient found", f"{metrics['lipschitz']['lower']:.3f}")
+    if metrics.get("lam") is not None:
+        table.add_row("λ", f"{metrics['lam']:.3g}")
+    table.add_row("seconds per epoch", f"{metrics['seconds_per_epoch']:.2f}")
+    return table

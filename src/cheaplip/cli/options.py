@@ -1,0 +1,44 @@
+"""Options given as text: lists of names and numbers, checked."""
+
+from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
+from cheaplip.experiments.data import Data, load
+
+__all__ = ["check_samples", "load_data", "parse_names", "parse_numbers", "parse_radii", "parse_seeds"]
+
+
+def load_data(config: TrainConfig) -> Data:
+    config.check_device()
+    return load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
+
+
+def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        check_choice(option, name, choices)
+    return list(dict.fromkeys(names))
+
+
+def parse_numbers(option: str, text: str) -> list[float]:
+    try:
+        return list(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def parse_seeds(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"seeds: expected whole numbers separated by commas, got {text!r}") from None
+
+
+def parse_radii(option: str, text: str) -> list[float]:
+    radii = parse_numbers(option, text)
+    if not all(0 <= radius < float("inf") for radius in radii):
+        raise ConfigError(f"{option}: expected finite numbers of at least 0, got {text!r}")
+    return radii
+
+
+def check_samples(samples: int | None) -> None:
+    if samples is not None and samples < 1:
+        raise ConfigError(f"samples: expected 1 or more, got {samples}")

@@ -1,0 +1,43 @@
+"""``cheaplip train``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cheaplip.cli.console import Interrupt, metrics_table, print_json, progress_display, show_table, training_bar
+from cheaplip.cli.options import load_data
+from cheaplip.experiments import training
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.runs import RunFolder
+
+__all__ = ["Train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one model and leave a run's folder."""
+
+    config: TrainConfig
+    out: Path
+    """the run's folder; must not exist, or be empty"""
+    resume: bool = False
+    """continue from the folder's last checkpoint"""
+    overwrite: bool = False
+    """replace a run that is already in --out"""
+    json: bool = False
+    """print the metrics as JSON, and nothing else, on standard output"""
+
+    def __call__(self, interrupt: Interrupt) -> None:
+        """Train, then print the metrics."""
+        folder = RunFolder(self.out)
+        data = load_data(self.config)
+        with progress_display() as bar:
+            metrics = training.train(
+                self.config,
+                data,
+                folder,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                progress=training_bar(bar, self.config.method),
+                stop=interrupt,
+            )
+        print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
