@@ -154,10 +154,9 @@ class DiscrepancyPrinciple:
         if self.rule == "additive":
             lam.add_(pace * torch.where(error > 0, self.rate, -self.rate))
         else:
-            trend = trend * torch.where(self._met, self.damping, _PATIENCE * self.damping)
-            heading_back = torch.where(error > 0, trend.clamp(max=0), trend.clamp(min=0))
-            remaining = torch.where(error > 0, (error + heading_back).clamp(min=0), (error + heading_back).clamp(max=0))
-            lam.mul_(torch.exp(pace * self.rate * (remaining / self.width).clamp(-1, 1)))
+            ahead = error + trend * torch.where(self._met, self.damping, _PATIENCE * self.damping)
+            remaining = ahead.clamp(error.clamp(max=0), error.clamp(min=0))  # a gap that the trend closes is no gap
+            lam.mul_(torch.exp(remaining.div_(self.width).clamp_(-1, 1).mul_(pace * self.rate)))
         lam.clamp_(*self.bounds)
 
     def state_dict(self) -> dict[str, Tensor]:
