@@ -63,7 +63,7 @@ class TrainConfig:
     """of SGD, for every method alike; 0 switches it off"""
     lam: float | None = None
     """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise"""
-    mu: float = 1e-4
+    mu: float = 1e-3
     """weight: μ at the start"""
     rule: Rule = "multiplicative"
     """how λ moves; additive is the paper's"""

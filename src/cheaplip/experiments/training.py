@@ -29,9 +29,9 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
-_SLOW = 0.2  # weights shrink slowly, so μ moves slower than λ and looks further ahead
+_SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
-_PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate
+_PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
 
 
 class DivergedError(RunError):
@@ -153,7 +153,7 @@ class Training:
                 correct = (output.argmax(dim=1) == y).float().mean()
                 if self.controller is not None:
                     self.controller.step(
-                        correct, pace=min(1.0, _PACE * self._learning_rate() / self.config.resolved_lr)
+                        correct, pace=min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
                     )
                 self.sums[0] += fit.detach()
                 self.sums[1] += correct
