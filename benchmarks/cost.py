@@ -1,0 +1,299 @@
+"""Cost of a training step, as a ratio to plain training in the same run: ``python benchmarks/cost.py``.
+
+Every variant takes its turn in each repeat, so that a noisy machine slows all alike; a ratio is the median over the
+repeats of (variant / plain). A lazy variant is timed over a whole cycle of ``every`` steps. Peak memory is that of
+the tensors a step allocates, by the profiler's count, above what is there before it.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
+
+from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
+from cheaplip.experiments.methods import adversarial
+from cheaplip.experiments.runs import versions
+
+CLASSES = 10
+Step = Callable[[], None]
+
+
+def mlp(width: int = 200) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, width), nn.Sigmoid(), nn.Linear(width, 80), nn.Sigmoid(), nn.Linear(80, CLASSES)
+    )
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(3136, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, CLASSES),
+    )
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, out, 3, stride, 1), nn.ReLU(), nn.Conv2d(out, out, 3, 1, 1))
+        same = stride == 1 and channels == out
+        self.skip = nn.Identity() if same else nn.Conv2d(channels, out, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.skip(x) + 0.2 * self.body(x))
+
+
+def resnet() -> nn.Module:
+    """ResNet-18 for 32 × 32 images, without batch norm (11.2 million parameters)."""
+    blocks: list[nn.Module] = []
+    before = 64
+    for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        blocks += [Residual(before, channels, stride), Residual(channels, channels, 1)]
+        before = channels
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, 1, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES)
+    )
+
+
+class Transformer(nn.Module):
+    """Two encoder layers of width 64 over 49 patches of 4 × 4 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(1, 64, 4, 4)
+        layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.encoder(self.embed(x).flatten(2).transpose(1, 2)).mean(dim=1))
+        return out
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (1, 28, 28)),
+    "cnn": (cnn, (1, 28, 28)),
+    "resnet": (resnet, (3, 32, 32)),
+    "transformer": (Transformer, (1, 28, 28)),
+}
+
+
+class Published:
+    """The paper's algorithm as published: 500 pairs, a pass to climb, one to measure, one to penalise."""
+
+    def __init__(self, x: Tensor, size: int = 500) -> None:
+        chosen = torch.randint(len(x), (size,))
+        self.u, self.v = x[chosen].clone(), x[chosen] + 0.1 * torch.randn_like(x[chosen])
+
+    def quotients(self, model: nn.Module, u: Tensor, v: Tensor) -> Tensor:
+        return (model(u) - model(v)).flatten(1).norm(dim=1) / (u - v).flatten(1).norm(dim=1)
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        u, v = self.u.requires_grad_(), self.v.requires_grad_()
+        quotients = self.quotients(model, u, v)
+        grad_u, grad_v = torch.autograd.grad(quotients.sum(), (u, v))
+        level = quotients.detach().reshape(-1, *[1] * (u.dim() - 1))
+        self.u, self.v = (u + level * grad_u).detach(), (v + level * grad_v).detach()
+        with torch.no_grad():
+            steepest = self.quotients(model, self.u, self.v).argmax()  # which pair to penalise
+        return 0.1 * self.quotients(model, self.u, self.v)[steepest]
+
+
+def gradient_penalty(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy plus the squared norm of its gradient with respect to the input, by double backward."""
+    x = x.detach().requires_grad_()
+    loss = cross_entropy(model(x), y)
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+    return loss + 0.1 * len(x) * gradient.square().sum()
+
+
+def make_step(
+    name: str, network: str, batch: int, *, compiled: bool = False, pairs: int = 32, width: int = 200
+) -> Step:
+    """One variant, ready to be called step after step; ``name`` is a row of the table."""
+    build, shape = MODELS[network]
+    torch.manual_seed(0)
+    model = mlp(width) if network == "mlp" else build()
+    domain = Box(0.0, 1.0)
+    batches = 4
+    x, y = torch.rand(batches * batch, *shape), torch.randint(CLASSES, (batches * batch,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5)
+    controller: DiscrepancyPrinciple | None = None
+    objective: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+    if name.startswith("clip"):
+        form, _, every = name.removeprefix("clip ").partition(" every ")
+        clip = CLIP(PairSet(x, size=pairs, domain=domain), 0.1, every=int(every or 1))
+        controller = DiscrepancyPrinciple(clip, 0.97)
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            if form == "separate":
+                output = model(x)
+                return cross_entropy(output, y) + clip(model), output
+            output, penalty = clip.joint(model, x)
+            return cross_entropy(output, y) + penalty, output
+
+    elif name == "plain":
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            output = model(x)
+            return cross_entropy(output, y), output
+
+    elif name == "published":
+        published = Published(x[:500] if len(x) >= 500 else x.repeat(500 // len(x) + 1, 1, 1, 1)[:500])
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            return cross_entropy(model(x), y) + published(model), None
+
+    elif name == "gradient penalty":
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            return gradient_penalty(model, x, y), None
+
+    else:
+        attack = adversarial(2.0, 7, domain, torch.Generator().manual_seed(0))
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            return attack.step(model, x, y)[0], None
+
+    if compiled:
+        objective = torch.compile(objective)
+    position = 0
+
+    def step() -> None:
+        nonlocal position
+        here = slice(position * batch, (position + 1) * batch)
+        position = (position + 1) % batches
+        loss, output = objective(x[here], y[here])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if controller is not None and output is not None:
+            with torch.no_grad():
+                controller.step((output.argmax(dim=1) == y[here]).float().mean())
+
+    return step
+
+
+def time_ratios(
+    steps: dict[str, Step], cycles: dict[str, int], repeats: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Milliseconds per step (median) and the ratio to ``plain`` (median, smallest, largest over the repeats)."""
+    counts = {}
+    for name, step in steps.items():
+        for _ in range(2 * cycles[name]):
+            step()
+        started = time.perf_counter()
+        for _ in range(cycles[name]):
+            step()
+        once = (time.perf_counter() - started) / cycles[name]
+        counts[name] = cycles[name] * max(1, round(seconds / once / cycles[name]))
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(counts[name]):
+                step()
+            times[name].append((time.perf_counter() - started) / counts[name])
+    result = {}
+    for name, own in times.items():
+        ratios = [mine / plain for mine, plain in zip(own, times["plain"], strict=True)]
+        result[name] = {
+            "milliseconds": 1e3 * statistics.median(own),
+            "ratio": statistics.median(ratios),
+            "least": min(ratios),
+            "most": max(ratios),
+        }
+    return result
+
+
+def peak_megabytes(step: Step, cycle: int) -> float:
+    """Largest sum of live allocations during a cycle of steps, above the start."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        for _ in range(cycle):
+            step()
+    live = peak = 0
+    for event in record.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak / 1e6
+
+
+def cycle_of(name: str) -> int:
+    return int(name.partition(" every ")[2] or 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", default="mlp,cnn,resnet,transformer")
+    parser.add_argument("--batches", default="128,512")
+    parser.add_argument("--every", default="1,2,4,8")
+    parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.5, help="least time of one turn")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile every variant, plain too")
+    parser.add_argument("--growth", action="store_true", help="instead: cost against pairs, width and batch (mlp)")
+    parser.add_argument("--out", type=Path, default=None, help="append the rows to this JSON file")
+    options = parser.parse_args()
+    everies = [int(part) for part in options.every.split(",")]
+    names = ["plain", *(f"clip {form} every {k}" for form in ("joint", "separate") for k in everies)]
+    rows = []
+
+    def measure(network: str, batch: int, variants: dict[str, Callable[[], Step]], **labels: object) -> None:
+        steps = {name: make() for name, make in variants.items()}
+        cycles = {name: cycle_of(name) for name in steps}
+        times = time_ratios(steps, cycles, options.repeats, options.seconds)
+        for name, figures in times.items():
+            memory = peak_megabytes(steps[name], cycles[name])
+            row = {"model": network, "batch": batch, "variant": name, **labels, **figures, "megabytes": memory}
+            rows.append(row)
+            print(
+                f"{network:12s} {batch:4d} {' '.join(map(str, labels.values())):8s} {name:26s} "
+                f"{figures['milliseconds']:9.2f} ms  {figures['ratio']:5.2f} × plain "
+                f"({figures['least']:.2f} … {figures['most']:.2f})  {memory:8.1f} MB",
+                flush=True,
+            )
+
+    make = partial(partial, make_step)
+    if options.growth:
+        for size in (8, 16, 32, 64, 128, 256, 512):
+            step = make("clip joint", "mlp", 128, pairs=size)
+            measure("mlp", 128, {"plain": make("plain", "mlp", 128), "clip joint": step}, pairs=size)
+        for width in (100, 400, 1600):
+            variants = {name: make(name, "mlp", 128, width=width) for name in ("plain", "clip joint")}
+            measure("mlp", 128, variants, width=width)
+        for batch in (32, 128, 512, 2048):
+            measure("mlp", batch, {name: make(name, "mlp", batch) for name in ("plain", "clip joint")}, pairs=32)
+    else:
+        for network in options.models.split(","):
+            for batch in map(int, options.batches.split(",")):
+                others = ("published", "gradient penalty", "adversarial (PGD-7)")
+                chosen = {
+                    name: make(name, network, batch, compiled=options.compiled, pairs=options.pairs)
+                    for name in (*names, *others)
+                }
+                measure(network, batch, chosen, compiled=options.compiled)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+        machine = {**versions(), "threads": torch.get_num_threads()}
+        options.out.write_text(json.dumps({"machine": machine, "rows": before + rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
