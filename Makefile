@@ -10,7 +10,7 @@ endif
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/cli.done
+demo: $(VENV)/cli,report.done
 	$(BIN)/cheaplip compare digits --out results/demo --overwrite
 
 test: $(VENV)/dev.done

@@ -13,12 +13,13 @@ import tyro
 from cheaplip.cli.compare import Compare
 from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
 from cheaplip.cli.evaluate import Evaluate
+from cheaplip.cli.report import Report
 from cheaplip.cli.train import Train
 from cheaplip.experiments.training import Interrupted
 
-__all__ = ["Compare", "Evaluate", "Train", "run"]
+__all__ = ["Compare", "Evaluate", "Report", "Train", "run"]
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, "evaluate": Evaluate}
+_COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, "evaluate": Evaluate, "report": Report}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -17,7 +17,8 @@ from cheaplip.cli.console import (
     show_table,
     training_bar,
 )
-from cheaplip.cli.options import check_samples, load_data, parse_names, parse_radii, parse_seeds
+from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
+from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments.compare import Attack, Summary, compare, run_name, summarise
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
@@ -86,6 +87,7 @@ class Compare:
         else:
             show_table(_comparison_table(self.config.data, summarise(rows)))
             messages.print(f"rows: {self.out / 'results.json'}", soft_wrap=True)
+        finish_with_report(RunFolder(self.out), command_line("compare", self))
 
     def _attacks(self, data: Data) -> list[Attack]:
         check_samples(self.samples)

@@ -1,9 +1,13 @@
 """Options given as text: lists of names and numbers, checked."""
 
+import shlex
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
 from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
 from cheaplip.experiments.data import Data, load
 
-__all__ = ["check_samples", "load_data", "parse_names", "parse_numbers", "parse_radii", "parse_seeds"]
+__all__ = ["check_samples", "command_line", "load_data", "parse_names", "parse_numbers", "parse_radii", "parse_seeds"]
 
 
 def load_data(config: TrainConfig) -> Data:
@@ -42,3 +46,29 @@ def parse_radii(option: str, text: str) -> list[float]:
 def check_samples(samples: int | None) -> None:
     if samples is not None and samples < 1:
         raise ConfigError(f"samples: expected 1 or more, got {samples}")
+
+
+_HOW = ("resume", "overwrite", "json")  # options that change how results are made or shown, and not what they are
+
+
+def command_line(name: str, command: Any) -> str:
+    """The command that makes a command object's results again: its data, and every option that is not the default.
+
+    Args:
+        name: of the command, such as ``train``.
+        command: its dataclass, with the options of training in ``config``.
+    """
+    options = [*_set(command.config), *_set(command)]
+    return shlex.join(["cheaplip", name, command.config.data, *options])
+
+
+def _set(options: Any) -> list[str]:
+    named = [field for field in fields(options) if field.name not in ("config", "data", *_HOW)]
+    changed = [field for field in named if getattr(options, field.name) != _default(field)]
+    return [
+        part for field in changed for part in (f"--{field.name.replace('_', '-')}", str(getattr(options, field.name)))
+    ]
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default if field.default is not MISSING else None

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cheaplip.cli.console import Interrupt, metrics_table, print_json, progress_display, show_table, training_bar
-from cheaplip.cli.options import load_data
+from cheaplip.cli.options import command_line, load_data
+from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments import training
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.runs import RunFolder
@@ -41,3 +42,4 @@ class Train:
                 stop=interrupt,
             )
         print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
+        finish_with_report(folder, command_line("train", self))

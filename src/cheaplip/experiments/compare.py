@@ -1,6 +1,5 @@
 """Several methods on the same data: one row each for a method and a seed, and their summary."""
 
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.evaluation import evaluate, robust_key
+from cheaplip.experiments.naming import run_name
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import Progress, train
 
@@ -83,11 +83,6 @@ def compare(
             )
             table.write_rows(rows)
     return rows
-
-
-def run_name(name: str, seed: int) -> str:
-    """The folder of a run within a comparison's."""
-    return re.sub(r"[^\w.+-]+", "-", f"{name}-seed{seed}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ _FILES = (
     "checkpoint.safetensors",
     "checkpoint.json",
     "witness.safetensors",
+    "command.json",
+    "report.json",
+    "report.html",
 )
 
 
@@ -38,7 +41,8 @@ class RunFolder:
 
     ``config.json``: everything needed to run it again. ``history.jsonl``: one line an epoch. ``metrics.json``: the
     results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``: all
-    state, to resume. ``witness.safetensors``: the pair with the largest quotient found. Nothing is ever unpickled.
+    state, to resume. ``witness.safetensors``: the pair with the largest quotient found. ``report.json``: what a report
+    shows of the model; ``command.json``: the command that made the run. Nothing is ever unpickled.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -16,6 +16,7 @@ from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data
+from cheaplip.experiments.exhibits import exhibits
 from cheaplip.experiments.models import build
 from cheaplip.experiments.runs import RunError, RunFolder, versions
 from cheaplip.modes import refuse_batch_dependent_layers
@@ -339,6 +340,7 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
     folder.save_model(model)
     lower, witness = training.lower()
     folder.save_witness(*witness)
+    folder.write_json("report.json", exhibits(model, data, witness, lower))
     penalty = training.objective.penalty
     metrics = {
         "accuracy": {

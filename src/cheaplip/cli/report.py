@@ -1,0 +1,53 @@
+"""``cheaplip report``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cheaplip.cli.console import Interrupt, messages
+from cheaplip.experiments.runs import RunFolder
+
+__all__ = ["Report", "finish_with_report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Make one self-contained page, report.html, from a folder of results."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """of a comparison, of a run, or of several: then an index links their pages"""
+
+    def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - done before one could ask
+        """Write the page, then say where."""
+        missing = _missing()
+        if missing:
+            raise ImportError(missing)
+        _write(self.folder)
+
+
+def finish_with_report(folder: RunFolder, command: str) -> None:
+    """Keep the command, and report on what it made; where the packages for that are missing, say so in a line."""
+    folder.write_json("command.json", {"command": command})
+    missing = _missing()
+    if missing:
+        messages.print(f"no report: {missing}", soft_wrap=True, markup=False)
+    else:
+        _write(folder.path)
+
+
+def _write(folder: Path) -> None:
+    from cheaplip.report import write_report
+
+    messages.print(f"report: {write_report(folder)}", soft_wrap=True, markup=False)
+
+
+def _missing() -> str:
+    """What the report lacks, and the remedy; empty where nothing is missing."""
+    try:
+        import jinja2  # noqa: F401
+        import plotly  # noqa: F401
+    except ModuleNotFoundError as error:
+        return f"a report needs {error.name}: pip install 'cheaplip[report]'"
+    return ""
