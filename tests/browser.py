@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE = 60  # seconds
+_WIRE = """
+import os, sys
+commands, answers = (os.dup2(int(fd), 100 + i) for i, fd in enumerate(sys.argv[1:3]))
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""  # the protocol is spoken on file descriptors 3 and 4
 
 
 class Page:
@@ -71,7 +79,7 @@ class Page:
                 self.complaints.append(json.dumps(params["args"]))
             case "Log.entryAdded":
                 self.complaints.append(params["entry"]["text"])
-            case "Network.requestWillBeSent":
+            case "Network.requestWillBeSent" if not params["request"]["url"].startswith("data:"):
                 self.requests.append(params["request"]["url"])
         return message
 
@@ -115,15 +123,10 @@ def browser(profile: Path) -> Iterator[Page]:
     for_child, commands = os.pipe()
     answers, from_child = os.pipe()
 
-    def wire() -> None:  # the protocol is spoken on file descriptors 3 and 4
-        high = [os.dup2(fd, 100 + place) for place, fd in enumerate((for_child, from_child))]
-        os.dup2(high[0], 3)
-        os.dup2(high[1], 4)
-
+    wiring = [sys.executable, "-c", _WIRE, str(for_child), str(from_child)]
     process = subprocess.Popen(
-        [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-        preexec_fn=wire,
-        pass_fds=(3, 4),
+        [*wiring, CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        pass_fds=(for_child, from_child),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
