@@ -22,7 +22,7 @@ from cheaplip.report.headline import headline
 from cheaplip.report.png import data_uri
 from cheaplip.report.read import number, read_study
 from cheaplip.report.table import columns, groups
-from cheaplip.report.wording import attack_key, figure
+from cheaplip.report.wording import attack_key, figure, spread
 
 SCRIPT = "</script><script>window.hacked = true</script>"
 
@@ -166,8 +166,18 @@ def test_the_headline_is_a_sentence_about_clip_and_plain_training(study):
     [
         pytest.param(
             [row("plain", robust={"pgd@1.0": 0.5}), row("clip", robust={"pgd@1.0": 0.4})],
-            "CLIP brings nothing on .+ when each is attacked: 40.0.% right, against 50.0.% with plain training.",
+            "CLIP does worse than plain training when each is attacked: "
+            "it gets 40.0.% of the test inputs right, against 50.0.%.",
             id="clip-loses",
+        ),
+        pytest.param(
+            [
+                row("plain", robust={"pgd@1.0": 0.26}, robust_samples={"pgd@1.0": 50}),
+                row("clip", robust={"pgd@1.0": 0.28}, robust_samples={"pgd@1.0": 50}),
+            ],
+            "No clear difference between CLIP and plain training when each is attacked: "
+            "28.0.% and 26.0.% of the test inputs right.",
+            id="few-inputs",
         ),
         pytest.param(
             [row("plain", robust={}), row("clip", robust={})],
@@ -179,11 +189,11 @@ def test_the_headline_is_a_sentence_about_clip_and_plain_training(study):
                 row("no grace", method="clip", robust={"noise@1.0": 0.5}),
                 row("full", method="clip", robust={"noise@1.0": 0.6}),
             ],
-            "“full” still gets 60.0.% of .+ test inputs right under noise of σ = 1; “no grace”, 50.0.%.",
+            "“full” still gets 60.0.% of the test inputs right under noise of σ = 1; “no grace”, 50.0.%.",
             id="without-plain",
         ),
         pytest.param(
-            [row("clip")], "CLIP gets 97.0.% of .+ test inputs right, and 68.0.% when each is attacked.", id="one"
+            [row("clip")], "CLIP gets 97.0.% of the test inputs right, and 68.0.% when each is attacked.", id="one"
         ),
         pytest.param(
             [row("plain", accuracy={}, robust={}), row("clip", accuracy={}, robust={})],
@@ -241,6 +251,10 @@ def test_a_seed_without_a_figure_is_counted_out(tmp_path):
 
 def test_missing_figures_name_the_command_that_makes_them(tmp_path):
     write(tmp_path / "metrics.json", row("clip", robust={}, certified={}, lipschitz={"lower": 1.0}))
+    assert "No certified radii; the weights are not in this folder, but where they are: run" in own(
+        write_report(tmp_path)
+    )
+    (tmp_path / "model.safetensors").touch()
     page = own(write_report(tmp_path))
     assert f"No accuracy under noise or attack: run <code>cheaplip evaluate {tmp_path}</code>" in page
     assert f"No certified radii: run <code>cheaplip certify {tmp_path} --epsilon 0.5</code>" in page
@@ -364,6 +378,7 @@ def test_a_picture_is_a_png_of_its_pixels():
         (0.0633, "0.0633"),
         (1.67, "1.67"),
         (33.8, "33.8"),
+        (0.85, "0.850"),
         (64.76, "64.8"),
         (338.4, "338"),
         (12987.4, "12987"),
@@ -374,6 +389,22 @@ def test_a_picture_is_a_png_of_its_pixels():
 )
 def test_three_digits(value, text):
     assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "mean", "text"),
+    [
+        (0.235, "1.49", "0.23"),
+        (0.00603, "0.844", "0.006"),
+        (0.0001, "1.49", "0.0001"),
+        (0.0, "1.49", "0.00"),
+        (1.1e-5, "2.46·10⁻⁴", "1.10·10⁻⁵"),
+        (0.007, "67.5\u202f%", "0.7\u202f%"),
+        (4.2, "338", "4"),
+    ],
+)
+def test_a_spread_is_as_fine_as_its_mean(value, mean, text):
+    assert spread(value, mean) == text
 
 
 @pytest.mark.parametrize("value", [None, True, "1", math.nan, math.inf, -math.inf, 10**400, [1]])

@@ -275,24 +275,31 @@ def _target_lines(targets: Sequence[float]) -> Plotly:
 
 
 def values(name: str, u: Sequence[float], v: Sequence[float], features: Sequence[int]) -> Figure:
-    """The witness pair of tabular data, as bars side by side."""
+    """The witness pair of tabular data: both inputs and, enlarged to their size, the difference."""
+    largest = max(abs(v[feature] - u[feature]) for feature in features) or 1.0
+    gain = (max(abs(value) for feature in features for value in (u[feature], v[feature])) or 1.0) / largest
     ticks = [f"{feature + 1}" for feature in features]
-    data = [
+    series = {
+        "u": ([u[feature] for feature in features], "--s1"),
+        "v": ([v[feature] for feature in features], "--s2"),
+        f"v − u, ×{figure(gain)}": ([gain * (v[feature] - u[feature]) for feature in features], "--s0"),
+    }
+    data: list[Plotly] = [
         {
             "type": "bar",
             "name": label,
             "x": ticks,
-            "y": [point[feature] for feature in features],
+            "y": heights,
             "marker": {"color": color},
             "hovertemplate": "feature %{x}: %{y:.3g}",
         }
-        for label, point, color in (("u", u, "--s1"), ("v", v, "--s2"))
+        for label, (heights, color) in series.items()
     ]
-    layout = _layout("feature (number of the column)", "value (in units of the input)")
-    layout["xaxis"] |= {"type": "category"}
+    layout = _layout("feature (number of the column)", "value (units of the input)")
+    layout["xaxis"] |= {"type": "category", "nticks": len(ticks)}
     layout |= {"barmode": "group", "showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}}
-    alt = f"Bar plot of the two inputs of the steepest pair of {name}, feature by feature."
-    return Figure("The steepest pair found", alt, data, layout)
+    alt = f"Bar plot of the two inputs of the steepest pair of {name}, feature by feature, and of their difference."
+    return Figure("Both inputs and their difference", alt, data, layout)
 
 
 def _line(

@@ -1,5 +1,6 @@
 """The result in plain words: one sentence, and a few that keep it honest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,15 +55,19 @@ def headline(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> 
     a, b = held[hero.name].mean, held[rival.name].mean
     name, epsilon = _parsed(attack) or ("", 0.0)
     how = f"under noise of σ = {radius(epsilon)}" if is_noise(name) else "when each is attacked"
-    if a - b > _SAME:
+    names = _title(hero), _title(rival, inner=True)
+    margin = max(_SAME, 2 * math.hypot(_error(held[hero.name], hero, attack), _error(held[rival.name], rival, attack)))
+    if a - b > margin:
+        sentence = f"{names[0]} still gets {percent(a)} of {_inputs(study)} right {how}; {names[1]}, {percent(b)}."
+    elif b - a > margin:
         sentence = (
-            f"{_title(hero)} still gets {percent(a)} of {study.data} test inputs right {how}; "
-            f"{_title(rival, inner=True)}, {percent(b)}."
+            f"{names[0]} does worse than {names[1]} {how}: "
+            f"it gets {percent(a)} of {_inputs(study)} right, against {percent(b)}."
         )
     else:
         sentence = (
-            f"{_title(hero)} brings nothing on {study.data} {how}: {percent(a)} right, "
-            f"against {percent(b)} with {_title(rival, inner=True)}."
+            f"No clear difference between {_title(hero, inner=True)} and {names[1]} {how}: "
+            f"{percent(a)} and {percent(b)} of {_inputs(study)} right."
         )
     details = []
     if hero.name in clean and rival.name in clean:
@@ -89,16 +94,15 @@ def _alone(
 ) -> tuple[str, tuple[str, ...]]:
     details = []
     if clean is None:
-        sentence = f"{_title(group)} on {study.data}: no test accuracy yet."
+        sentence = f"{_title(group)} on {study.title}: no test accuracy yet."
     elif attack is None or (held := cell(attack, group.runs)) is None:
-        sentence = f"{_title(group)} gets {percent(clean.mean)} of {study.data} test inputs right."
+        sentence = f"{_title(group)} gets {percent(clean.mean)} of {_inputs(study)} right."
         details.append("It has not been attacked yet, so this says nothing about its stability.")
     else:
         name, epsilon = _parsed(attack) or ("", 0.0)
         how = f"under noise of σ = {radius(epsilon)}" if is_noise(name) else "when each is attacked"
         sentence = (
-            f"{_title(group)} gets {percent(clean.mean)} of {study.data} test inputs right, "
-            f"and {percent(held.mean)} {how}."
+            f"{_title(group)} gets {percent(clean.mean)} of {_inputs(study)} right, and {percent(held.mean)} {how}."
         )
         if not is_noise(name):
             details.append(_described(group, attack))
@@ -113,10 +117,10 @@ def _alone(
 def _unattacked(study: Study, rows: Sequence[Group], clean: dict[str, Cell]) -> tuple[str, tuple[str, ...]]:
     remedy = ("No attack was run on enough of them to compare, so their stability is open: run cheaplip evaluate.",)
     if not clean:
-        return f"{len(rows)} configurations on {study.data}, none with a test accuracy yet.", remedy
+        return f"{len(rows)} configurations on {study.title}, none with a test accuracy yet.", remedy
     best = max((group for group in rows if group.name in clean), key=lambda group: clean[group.name].mean)
     return (
-        f"Of {len(rows)} configurations on {study.data}, {_title(best, inner=True)} gets most test inputs right: "
+        f"Of {len(rows)} configurations on {study.title}, {_title(best, inner=True)} gets most test inputs right: "
         f"{percent(clean[best.name].mean)}.",
         remedy,
     )
@@ -146,11 +150,28 @@ def _missed(rows: Sequence[Group], columns: dict[tuple[str, ...], Column]) -> tu
     )
 
 
-def _described(group: Group, attack: Column) -> str:
-    """What the attack may do, and how many inputs it was tried on, where all runs say the same."""
-    name, epsilon = _parsed(attack) or ("", 0.0)
+def _error(held: Cell, group: Group, attack: Column) -> float:
+    """The standard error of an accuracy: from seed to seed, and of a count over so many test inputs."""
+    between = 0.0 if held.spread is None else held.spread / math.sqrt(held.count)
+    tried = _tried(group, attack)
+    counted = math.sqrt(held.mean * (1 - held.mean) / tried) if tried and 0 <= held.mean <= 1 else 0.0
+    return math.hypot(between, counted)
+
+
+def _tried(group: Group, attack: Column) -> float | None:
+    """How many inputs the attack was tried on, where all runs say the same."""
     counts = {number(section(run.row, "robust_samples").get(attack.path[1])) for run in group.runs}
-    count = counts.pop() if len(counts) == 1 else None
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _inputs(study: Study) -> str:
+    return f"{study.data} test inputs" if study.data else "the test inputs"
+
+
+def _described(group: Group, attack: Column) -> str:
+    """What the attack may do, and how many inputs it was tried on."""
+    name, epsilon = _parsed(attack) or ("", 0.0)
+    count = _tried(group, attack)
     told = f"The attack is {attack_title(name)}, which may move an input by up to {radius(epsilon)} (L2)"
     return told + ("." if count is None else f"; it was tried on {count:,.0f} test inputs.")
 

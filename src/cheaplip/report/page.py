@@ -15,6 +15,7 @@ from cheaplip.report.headline import headline, telling
 from cheaplip.report.read import ReportError, Run, Study, read_study, section
 from cheaplip.report.table import Column, Group, cell, columns, groups
 from cheaplip.report.witness import witness
+from cheaplip.report.wording import spread
 
 __all__ = ["write_report"]
 
@@ -112,13 +113,15 @@ def _study_page(study: Study) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("cheaplip.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["spread"] = spread
+    return environment
 
 
 def _best(column: Column, rows: Sequence[Group]) -> float | None:
@@ -175,13 +178,16 @@ def _gaps(study: Study, shown: Sequence[Column]) -> list[_Gap]:
     parts = {column.path[0] for column in shown}
     run = next((run for run in study.runs if run.method == "clip"), study.runs[0])
     folder = study.folder if study.alone else study.folder / run.folder
+    here = (folder / "model.safetensors").is_file()
+    where = "" if here else "; the weights are not in this folder, but where they are"
+    name = str(folder) if here else "RUN"
     gaps = []
     if "robust" not in parts:
-        gaps.append(_Gap("No accuracy under noise or attack", f"cheaplip evaluate {folder}"))
+        gaps.append(_Gap(f"No accuracy under noise or attack{where}", f"cheaplip evaluate {name}"))
     if "certified" not in parts:
-        gaps.append(_Gap("No certified radii", f"cheaplip certify {folder} --epsilon 0.5"))
+        gaps.append(_Gap(f"No certified radii{where}", f"cheaplip certify {name} --epsilon 0.5"))
     if ("lipschitz", "upper") not in {column.path for column in shown}:
-        gaps.append(_Gap("No upper bound of the Lipschitz constant", f"cheaplip bracket {folder}"))
+        gaps.append(_Gap(f"No upper bound of the Lipschitz constant{where}", f"cheaplip bracket {name}"))
     problems = dict.fromkeys((*study.problems, *(problem for run in study.runs for problem in run.problems)))
     return [*gaps, *(_Gap(problem) for problem in problems)]
 

@@ -67,11 +67,14 @@ class Study:
 
     @property
     def data(self) -> str:
-        """What the runs were trained on, or the folder's name."""
+        """What the runs were trained on, ``""`` where unknown."""
         names = [str(run.config["data"]) for run in self.runs if run.config.get("data")]
-        if not names:
-            return self.folder.resolve().name
-        return _TITLES.get(names[0], Path(names[0]).name)
+        return _TITLES.get(names[0], Path(names[0]).name) if names else ""
+
+    @property
+    def title(self) -> str:
+        """The data's name, or else the folder's."""
+        return self.data or self.folder.resolve().name
 
 
 _TITLES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}

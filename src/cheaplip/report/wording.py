@@ -1,6 +1,6 @@
 """How numbers, attacks and methods are written."""
 
-__all__ = ["attack_key", "attack_title", "figure", "is_noise", "percent", "radius", "strength"]
+__all__ = ["attack_key", "attack_title", "figure", "is_noise", "percent", "radius", "spread", "strength"]
 
 _ATTACKS = {
     "autoattack": "AutoAttack",
@@ -44,10 +44,23 @@ def percent(value: float) -> str:
 
 def figure(value: float) -> str:
     """Three significant digits, without an exponent between 0.001 and 100,000."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{max(0, 3 - len(str(int(abs(value)))))}f}" if abs(value) >= 1 else f"{value:.3g}"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 3 - len(str(int(abs(value)))) + (abs(value) < 1))
+        return f"{value:.{digits}f}" if abs(value) >= 0.1 else f"{value:.3g}"
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
+
+
+def spread(value: float, mean: str) -> str:
+    """A standard deviation to as many decimals as its mean was written with, or to its first digit."""
+    if mean.endswith("%"):
+        return percent(value)
+    if "·" in mean:
+        return figure(value)
+    short = f"{value:.{len(mean.partition('.')[2])}f}"
+    return short if float(short) or not value else f"{value:.1g}"
 
 
 def radius(value: float) -> str:
