@@ -81,7 +81,9 @@ def headline(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> 
             f"Largest quotient found, output change per input change: {figure(x.mean)} against {figure(y.mean)}."
         )
     better = [
-        group for group in rows if group.name in held and held[group.name].mean > a and group not in (hero, rival)
+        group
+        for group in rows
+        if group.name in held and held[group.name].mean > max(a, b) and group not in (hero, rival)
     ]
     if better:
         best = max(better, key=lambda group: held[group.name].mean)
