@@ -11,11 +11,14 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
 import cheaplip.report
 from browser import CHROMIUM, browser
 from cheaplip.cli import _parse, run
 from cheaplip.cli.options import command_line
+from cheaplip.experiments import exhibits
+from cheaplip.experiments.data import load
 from cheaplip.experiments.naming import run_name
 from cheaplip.report import ReportError, write_report
 from cheaplip.report.headline import headline
@@ -334,6 +337,34 @@ def test_several_results_get_an_index_that_links_them(study, tmp_path):
     assert (top / "a & b" / "report.html").is_file()
     assert "No page: cannot read" in page
     assert "CLIP on MNIST: no test accuracy yet." in page
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "bars"),
+    [
+        pytest.param((8, 8), 3, False, id="without-channels"),
+        pytest.param((3, 4, 5), 3, False, id="colour"),
+        pytest.param((2, 3), 0, True, id="too-small"),
+        pytest.param((2, 8, 8), 0, True, id="two-channels"),
+        pytest.param((40,), 0, True, id="table"),
+    ],
+)
+def test_what_looks_like_an_image_is_shown_as_one(shape, images, bars, tmp_path):
+    write_run(tmp_path, "clip", shape=shape)
+    page = own(write_report(tmp_path))
+    assert page.count('src="data:image/png;base64,') == images
+    assert ("Both inputs and their difference" in page) == bars
+
+
+def test_a_large_pair_is_left_out_of_the_exhibits(monkeypatch):
+    data = load("digits")
+    u, v = data.train.x[0], data.train.x[1]
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    assert len(exhibits.exhibits(model, data, (u, v), 1.0)["witness"]["u"]) == 64
+    monkeypatch.setattr(exhibits, "_MOST", 63)
+    pair = exhibits.exhibits(model, data, (u, v), 1.0)["witness"]
+    assert "u" not in pair
+    assert pair["distance"] == pytest.approx(float((u - v).norm()))
 
 
 def test_an_unfinished_run_shows_its_training(tmp_path):

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from cheaplip.report.confusion import confusion
-from cheaplip.report.figures import plane, robustness, training
 from cheaplip.report.headline import headline, telling
+from cheaplip.report.history import training
+from cheaplip.report.perturbation import plane, robustness
 from cheaplip.report.read import ReportError, Run, Study, read_study, section
 from cheaplip.report.table import Column, Group, cell, columns, groups
 from cheaplip.report.witness import witness

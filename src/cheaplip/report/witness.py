@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cheaplip.report.figures import Figure, values
+from cheaplip.report.plot import Figure, Plotly, layout
 from cheaplip.report.png import data_uri
 from cheaplip.report.read import Run, number, section
 from cheaplip.report.table import Group
@@ -65,11 +65,11 @@ def witness(group: Group) -> Witness:
     if not isinstance(shape, list) or math.prod(_sizes(shape)) != len(u) or len(u) != len(v):
         return _with(shown, missing=f"{run.folder}/report.json holds a pair whose shape and values disagree.")
     low, high = number(pair.get("low")), number(pair.get("high"))
-    layout = _image(_sizes(shape))
-    if layout is None:
+    size = _image(_sizes(shape))
+    if size is None:
         features = sorted(sorted(range(len(u)), key=lambda i: -abs(v[i] - u[i]))[:_BARS])
-        return _with(shown, bars=values(group.name, u, v, features))
-    return _with(shown, images=_images(u, v, layout, _span(u, v, low, high), group.name))
+        return _with(shown, bars=_bars(group.name, u, v, features))
+    return _with(shown, images=_images(u, v, size, _span(u, v, low, high), group.name))
 
 
 def _with(shown: Witness, **changes: Any) -> Witness:
@@ -167,3 +167,31 @@ def _facts(pair: Any, fu: Sequence[float], fv: Sequence[float]) -> str:
     if quotient is not None:
         told.append(f"quotient {figure(quotient)}")
     return ", ".join(told)
+
+
+def _bars(name: str, u: Sequence[float], v: Sequence[float], features: Sequence[int]) -> Figure:
+    """The witness pair of tabular data: both inputs and, enlarged to their size, the difference."""
+    largest = max(abs(v[feature] - u[feature]) for feature in features) or 1.0
+    gain = (max(abs(value) for feature in features for value in (u[feature], v[feature])) or 1.0) / largest
+    ticks = [f"{feature + 1}" for feature in features]
+    series = {
+        "u": ([u[feature] for feature in features], "--s1"),
+        "v": ([v[feature] for feature in features], "--s2"),
+        f"v − u, ×{figure(gain)}": ([gain * (v[feature] - u[feature]) for feature in features], "--s0"),
+    }
+    data: list[Plotly] = [
+        {
+            "type": "bar",
+            "name": label,
+            "x": ticks,
+            "y": heights,
+            "marker": {"color": color},
+            "hovertemplate": "feature %{x}: %{y:.3g}",
+        }
+        for label, (heights, color) in series.items()
+    ]
+    axes = layout("feature (number of the column)", "value (units of the input)")
+    axes["xaxis"] |= {"type": "category", "nticks": len(ticks)}
+    axes |= {"barmode": "group", "showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}}
+    alt = f"Bar plot of the two inputs of the steepest pair of {name}, feature by feature, and of their difference."
+    return Figure("Both inputs and their difference", alt, data, axes)

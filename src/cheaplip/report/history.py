@@ -1,0 +1,117 @@
+"""The plots of a run's course: accuracies, loss, λ and largest quotient over the epochs."""
+
+from collections.abc import Sequence
+
+from cheaplip.report.plot import Figure, Plotly, layout, line, plain
+from cheaplip.report.read import Run, number
+from cheaplip.report.table import Group
+from cheaplip.report.wording import figure, percent
+
+__all__ = ["training"]
+
+_STEEP = 20  # largest over smallest from which an axis is logarithmic
+_WIDE = 100  # and from which only powers of ten are labelled
+
+
+def training(rows: Sequence[Group]) -> list[Figure]:
+    """Accuracies, loss, λ and largest quotient over the epochs, as far as the histories hold them."""
+    targets = sorted({group.target for group in rows if group.target is not None})
+    plots = [
+        _history(
+            rows, "Accuracy in training", "training accuracy (%)", ("train_accuracy",), targets=targets, scale=100
+        ),
+        _history(rows, "Accuracy on validation data", "validation accuracy (%)", ("validation_accuracy",), scale=100),
+        _history(rows, "Loss", "loss (nats)", ("loss",)),
+        _history(rows, "Largest quotient", "quotient (L2 ÷ L2)", ("lower", "largest")),
+        _history(rows, "λ, the penalty’s weight", "λ or μ (no unit)", ("lam",)),
+    ]
+    return [plot for plot in plots if plot is not None]
+
+
+def _history(
+    rows: Sequence[Group],
+    title: str,
+    axis: str,
+    keys: tuple[str, ...],
+    *,
+    targets: Sequence[float] = (),
+    scale: float = 1.0,
+) -> Figure | None:
+    data, told = [], []
+    for group in rows:
+        for place, key in enumerate(keys):
+            for run in group.runs:
+                epochs, series = _series(run, key, scale)
+                if not any(value is not None for value in series):
+                    continue
+                label = f"{group.name}, seed {run.seed}" + (" (pairs)" if place else "")
+                trace = line(group, epochs, series, markers=len(epochs) == 1)
+                trace |= {"name": plain(label)}
+                trace["line"] |= {"width": 1.6} | ({"dash": "dot"} if place else {})
+                data.append(trace)
+                if run is group.runs[0] and place == 0:
+                    last = next(value for value in reversed(series) if value is not None)
+                    told.append(f"{group.name} ends at {figure(last)}")
+    if not data:
+        return None
+    axes = layout("epoch", axis)
+    axes["xaxis"] |= {"rangemode": "tozero"}
+    shown = [value for trace in data for value in trace["y"] if value is not None]
+    if scale == 100:
+        axes["yaxis"]["range"] = _settled(data, [100 * target for target in targets])
+        axes |= _target_lines(targets)
+    elif min(shown) > 0 and max(shown) / min(shown) > _STEEP:
+        dense = max(shown) / min(shown) < _WIDE
+        axes["yaxis"] |= {"type": "log", "dtick": "D2" if dense else 1, "exponentformat": "power"}
+        axes["yaxis"]["title"] = {"text": f"{axis}, log"}
+    if targets:
+        told.append("target " + " and ".join(percent(target) for target in targets))
+    return Figure(title, f"Line plot over epochs, {title}: {'; '.join(told)}.", data, axes)
+
+
+def _series(run: Run, key: str, scale: float) -> tuple[list[float], list[float | None]]:
+    """The epochs and values of a key; None, a gap in the line, where a value is missing."""
+    epochs, series = [], []
+    for place, epoch in enumerate(run.history, start=1):
+        value = number(epoch.get(key))
+        epochs.append(number(epoch.get("epoch")) or float(place))
+        series.append(None if value is None else scale * value)
+    return epochs, series
+
+
+def _settled(data: Sequence[Plotly], targets: Sequence[float]) -> list[float]:
+    """A range that shows where accuracies settle, and leaves the first epochs below the frame."""
+    late = [value for trace in data for value in trace["y"][len(trace["y"]) // 3 :] if value is not None]
+    low, high = min([*late, *targets], default=0.0), max([*late, *targets], default=100.0)
+    air = max(0.5, 0.08 * (high - low))
+    return [max(-3.0, low - air), min(high + air, 103.0)]
+
+
+def _target_lines(targets: Sequence[float]) -> Plotly:
+    return {
+        "shapes": [
+            {
+                "type": "line",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": 100 * target,
+                "y1": 100 * target,
+                "line": {"color": "--muted", "width": 1, "dash": "dash"},
+            }
+            for target in targets
+        ],
+        "annotations": [
+            {
+                "xref": "paper",
+                "x": 0,
+                "y": 100 * target,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": f"target {100 * target:g}\u202f%",
+                "font": {"color": "--muted", "size": 11},
+            }
+            for target in targets
+        ],
+    }
