@@ -1,12 +1,9 @@
 """Data by name: built-in sets, ``.npz`` and ``.csv`` files, functions; split, checked and described."""
 
 import copy
-import csv
 import difflib
-import importlib
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +18,7 @@ from torch import Tensor
 from cheaplip.domain import Box
 from cheaplip.experiments import idx
 from cheaplip.experiments.idx import DataError
+from cheaplip.experiments.readers import call, read_csv, read_npz, refuse_non_finite
 
 __all__ = ["Data", "DataError", "Split", "load"]
 
@@ -185,11 +183,16 @@ def _read(source: str, label: str | None) -> "tuple[Any, Any] | Data":
         digits = load_digits()
         return digits.images[:, None] / 16, digits.target
     if _has_suffix(source, ".npz"):
-        return _read_npz(_existing(source))
+        return read_npz(_existing(source))
     if _has_suffix(source, ".csv"):
-        return _read_csv(_existing(source), label)
+        return read_csv(_existing(source), label)
     if ":" in source:
-        return _call(source)
+        found = call(source)
+        if isinstance(found, Data):
+            return found
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
+        return found[0], found[1]
     close = difflib.get_close_matches(source.lower(), _BUILT_IN, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise DataError(
@@ -207,99 +210,6 @@ def _existing(source: str) -> Path:
     if not path.is_file():
         raise DataError(f"{source}: no such file; check the path, which starts at {Path.cwd()}")
     return path
-
-
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            missing = {"x", "y"} - set(arrays.files)
-            if not missing:
-                return arrays["x"], arrays["y"]
-            keys = ", ".join(arrays.files) or "none"
-    except Exception as error:  # a damaged archive may raise almost anything
-        raise DataError(
-            f"{path}: cannot be read: {error}; expected arrays of numbers, written by np.savez(path, x=x, y=y)"
-        ) from error
-    raise DataError(f"{path}: expected arrays named x and y, got {keys}; write them with np.savez(path, x=x, y=y)")
-
-
-def _read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            columns = [cell.strip() for cell in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read: {error}; expected comma-separated text in UTF-8") from error
-    listed = (", ".join(columns[:10]) or "none") + (f", … ({len(columns)} columns)" if len(columns) > 10 else "")
-    if label is None:
-        raise DataError(
-            f"{path}: expected the name of the column that holds the classes; "
-            f"choose one with label=, --label on the command line: {listed}"
-        )
-    if columns.count(label) != 1:
-        raise DataError(f"{path}: expected one column {label!r} in the first line, got the columns {listed}")
-    at = columns.index(label)
-    names = columns[:at] + columns[at + 1 :]
-    features, labels = [], []
-    for line, row in rows:
-        if len(row) != len(columns):
-            raise DataError(f"{path}, line {line}: expected {len(columns)} cells, as in the first line, got {len(row)}")
-        labels.append(row.pop(at).strip())
-        if not labels[-1]:
-            raise DataError(f"{path}, line {line}: expected a class in column {label!r}, got an empty cell; fill it in")
-        features.append([_number(cell) for cell in row])
-        if None in features[-1]:
-            wrong = features[-1].index(None)
-            raise DataError(
-                f"{path}, line {line}, column {names[wrong]!r}: expected a number, got {row[wrong]!r}; "
-                "encode or drop the column"
-            )
-    numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
-    x = np.array(features, dtype=np.float64).reshape(len(rows), len(names))
-    _refuse_non_finite(x, str(path), lambda row, column: f"line {rows[row][0]}, column {names[column]!r}")
-    return x, np.array([numbers[value] for value in labels], dtype=np.int64)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-def _by_size(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, before anything else."""
-    number = _number(value)
-    return (math.inf if number is None or math.isnan(number) else number), value
-
-
-def _call(source: str) -> "tuple[Any, Any] | Data":
-    """What ``package.module:function`` returns."""
-    module, _, name = source.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing a user's module may raise anything
-        raise DataError(
-            f"cannot import {source!r}: {error}; expected package.module:function, "
-            "installed or importable from the current folder"
-        ) from error
-    else:
-        try:
-            found = function()
-        except Exception as error:
-            raise DataError(
-                f"{source} raised {type(error).__name__}: {error}; it is called without arguments"
-            ) from error
-    finally:
-        sys.path.remove(here)
-    if isinstance(found, Data):
-        return found
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
-    return found[0], found[1]
 
 
 def _array(values: Any, source: str) -> NDArray[Any]:
@@ -325,22 +235,12 @@ def _inputs(values: Any, source: str) -> tuple[Tensor, Box]:
         return _scaled(x), Box(0.0, 1.0)
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    _refuse_non_finite(x, source, _place)
+    refuse_non_finite(x, source, _place)
     return torch.from_numpy(x), _box(torch.from_numpy(x))
 
 
 def _place(row: int, *column: int) -> str:
     return f"row {row}, column {', '.join(map(str, column))}"
-
-
-def _refuse_non_finite(x: NDArray[Any], source: str, place: Callable[..., str]) -> None:
-    bad = ~np.isfinite(x)
-    if bad.any():
-        first = np.unravel_index(int(bad.argmax()), bad.shape)
-        raise DataError(
-            f"{source}: expected finite numbers, got NaN or Inf in {bad.sum()} of {x.size} places, the first at "
-            f"{place(*map(int, first))}; fill them in, or drop the rows"
-        )
 
 
 def _box(x: Tensor) -> Box:
@@ -394,7 +294,7 @@ def _check_data(data: Data, source: str) -> Data:
             )
         if x.shape[1:] != data.shape:
             raise DataError(f"{where}: expected inputs of shape {data.shape}, as in train, got {tuple(x.shape[1:])}")
-        _refuse_non_finite(x.cpu().numpy(), where, _place)
+        refuse_non_finite(x.cpu().numpy(), where, _place)
         if y.min() < 0 or y.max() >= data.classes:
             raise DataError(f"{where}: expected labels from 0 to {data.classes - 1}, got {y.min()} to {y.max()}")
         if not data.domain.contains(x):
