@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cheaplip import CheaplipWarning
 from cheaplip.experiments.runs import RunError, RunFolder
 
 
@@ -14,6 +15,18 @@ def folder(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.create()
     return run
+
+
+def disk_full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def read_only(*_):
+    raise OSError(30, "Read-only file system")
+
+
+def no_locks(*_):
+    raise OSError(37, "No locks available")
 
 
 def test_an_empty_folder_is_fine_and_a_full_one_refused(tmp_path):
@@ -57,39 +70,6 @@ def test_broken_json_is_named(folder, content, message):
         folder.read_json("metrics.json")
 
 
-def test_checkpoint_round_trip_of_nested_state(folder):
-    model = nn.Linear(2, 2)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    state = {
-        "epoch": 3,
-        "step": 7,
-        "optimizer": optimizer.state_dict(),
-        "none": None,
-        "list": [1.5, "a", torch.ones(2)],
-    }
-    folder.save_checkpoint(state)
-    loaded = folder.load_checkpoint()
-    assert loaded["epoch"] == 3
-    assert loaded["none"] is None
-    assert loaded["list"][:2] == [1.5, "a"]
-    assert loaded["list"][2].tolist() == [1, 1]
-    fresh = torch.optim.Adam(model.parameters())
-    fresh.load_state_dict(loaded["optimizer"])
-    for key, value in optimizer.state_dict()["state"][0].items():
-        assert torch.equal(fresh.state_dict()["state"][0][key], value)
-    assert json.loads((folder.path / "checkpoint.json").read_text()) == {"epoch": 3, "step": 7}
-
-
-def test_a_truncated_checkpoint_is_named(folder):
-    folder.save_checkpoint({"epoch": 1, "step": 1, "x": torch.ones(100)})
-    path = folder.path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(RunError, match=re.escape(f"cannot read {path}")):
-        folder.load_checkpoint()
-
-
 def test_weights_of_another_model_are_refused(folder):
     folder.save_model(nn.Linear(2, 2))
     with pytest.raises(RunError, match="does not fit the model"):
@@ -109,17 +89,62 @@ def test_tied_weights_survive(folder):
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
     folder.write_json("metrics.json", {"a": 1})
 
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr("os.fsync", disk_full)
     with pytest.raises(RunError, match="No space left on device"):
         folder.write_json("metrics.json", {"a": 2})
     assert folder.read_json("metrics.json") == {"a": 1}
 
 
-def test_history_keeps_what_a_checkpoint_knows(folder):
+def test_a_failed_write_takes_no_room(folder, monkeypatch):
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(RunError, match="No space left on device"):
+        folder.save_model(nn.Linear(2, 2))
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_history_that_cannot_be_written_is_named(folder, monkeypatch):
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(RunError, match=r"cannot write .*history\.jsonl: No space left on device"):
+        folder.append_history({"epoch": 1})
+
+
+def test_a_history_is_replaced_as_a_whole(folder):
     for epoch in range(4):
         folder.append_history({"epoch": epoch})
-    folder.cut_history(2)
-    assert folder.history() == [{"epoch": 0}, {"epoch": 1}]
+    folder.write_history([{"epoch": 0}, {"epoch": math.nan}])
+    assert folder.history() == [{"epoch": 0}, {"epoch": None}]
+    folder.append_history({"epoch": 2})
+    assert len(folder.history()) == 3
+
+
+def test_what_a_crash_leaves_before_the_first_file_is_no_run(tmp_path):
+    (tmp_path / "run" / "plain-seed0").mkdir(parents=True)
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / "plain-seed0" / ".config.json.part").write_text("{")
+    RunFolder(tmp_path / "run").create()
+
+
+def test_a_second_holder_is_refused_and_a_later_one_welcome(folder):
+    with (
+        folder.locked(),
+        pytest.raises(RunError, match=re.escape(f"another process is at work in {folder.path}: wait")),
+        folder.locked(),
+    ):
+        pass
+    with folder.locked():
+        pass
+
+
+def test_a_file_system_without_locks_warns(folder, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(CheaplipWarning, match="has no locks: let no second process write there"), folder.locked():
+        pass
+
+
+def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.open", read_only)
+    with (
+        pytest.raises(RunError, match=r"cannot write to output folder .*: Read-only file system"),
+        RunFolder(tmp_path / "run").locked(),
+    ):
+        pass

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cheaplip.experiments import training
+from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.compare import Attack, compare, summarise
 from cheaplip.experiments.config import ConfigError, TrainConfig, from_json
 from cheaplip.experiments.data import load
@@ -106,8 +107,9 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tm
             training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"
         ):
             training.train(QUICK, digits, folder)
-    assert folder.load_checkpoint()["epoch"] == 1
-    assert all(torch.isfinite(t).all() for t in folder.load_checkpoint()["model"].values())
+    checkpoint = unpack(folder.load_checkpoint())
+    assert checkpoint["epoch"] == 1
+    assert all(torch.isfinite(t).all() for t in checkpoint["model"].values())
 
 
 def test_lambda_is_steered_to_the_target(digits, tmp_path):
@@ -183,6 +185,9 @@ def test_comparison_rows_summary_and_continuation(digits, tmp_path, monkeypatch)
         ({"momentum": 1.0}, "momentum: expected a number in [0, 1), got 1.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a finite number of at least 0"),
         ({"activation": "swish"}, "activation: expected one of sigmoid"),
+        ({"checkpoint_every": 0}, "checkpoint_every: expected epochs, such as 1, or minutes, such as 10m, got 0"),
+        ({"checkpoint_every": "0m"}, "or minutes, such as 10m, got '0m'"),
+        ({"checkpoint_every": "10 s"}, "or minutes, such as 10m, got '10 s'"),
         ({"form": "both"}, "form: expected one of joint, separate, got 'both'"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",

@@ -19,12 +19,11 @@ from cheaplip.cli.console import (
 )
 from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
 from cheaplip.cli.report import finish_with_report
-from cheaplip.experiments.compare import Attack, Summary, compare, run_name, summarise
+from cheaplip.experiments.compare import Attack, Summary, compare, summarise
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.models import build
-from cheaplip.experiments.runs import RunFolder
 from cheaplip.robustness import applicable
 
 __all__ = ["Compare"]
@@ -69,8 +68,6 @@ class Compare:
         shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
         configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
         build(self.config.model, data.shape, data.classes)  # so that a bad model fails before anything is replaced
-        runs = [self.out / run_name(method, seed) for method in methods for seed in seeds]
-        _claim(self.out, runs, overwrite=self.overwrite)
         with progress_display() as bar:
             rows = compare(
                 configs,
@@ -81,6 +78,7 @@ class Compare:
                 progress=lambda name: training_bar(bar, name),
                 attacking=attack_bar(bar, interrupt),
                 stop=interrupt,
+                overwrite=self.overwrite,
             )
         if self.json:
             print_json(rows)
@@ -102,16 +100,6 @@ class Compare:
             for name in names
             for epsilon in (deviations if name == "noise" else radii)
         ]
-
-
-def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than a comparison; with ``overwrite`` clear the runs named."""
-    if overwrite:
-        for run in runs:
-            RunFolder(run).create(overwrite=True)
-        RunFolder(out).create(overwrite=True)
-    elif not any(out.glob("*-seed*/config.json")):
-        RunFolder(out).create()
 
 
 _TITLES = {"lower": "largest quotient", "tracking": "tracking", "lam": "λ", "seconds_per_epoch": "s/epoch"}

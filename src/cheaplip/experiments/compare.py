@@ -35,6 +35,7 @@ def compare(
     progress: Callable[[str], Progress] | None = None,
     attacking: Callable[[str, str, int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Train and attack every configuration with every seed; returns the rows of ``results.json``.
 
@@ -49,7 +50,37 @@ def compare(
         progress: makes a training's progress callback from the run's name.
         attacking: called with (run, attack, inputs done, inputs in all).
         stop: see :func:`cheaplip.experiments.training.train`.
+        overwrite: replace these runs, where they are there already.
+
+    Raises:
+        RunError: ``out`` holds something else than a comparison, or another process is at work in it.
     """
+    with RunFolder(out).locked():
+        _claim(out, [out / run_name(name, seed) for name in configs for seed in seeds], overwrite=overwrite)
+        return _compare(configs, seeds, data, out, attacks, progress, attacking, stop)
+
+
+def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than a comparison; with ``overwrite`` clear the runs named."""
+    if overwrite:
+        for run in map(RunFolder, runs):
+            with run.locked():
+                run.create(overwrite=True)
+        RunFolder(out).create(overwrite=True)
+    elif not any(out.glob("*-seed*/config.json")):
+        RunFolder(out).create()
+
+
+def _compare(
+    configs: Mapping[str, TrainConfig],
+    seeds: Sequence[int],
+    data: Data,
+    out: Path,
+    attacks: Sequence[Attack],
+    progress: Callable[[str], Progress] | None,
+    attacking: Callable[[str, str, int, int], None] | None,
+    stop: Callable[[], bool],
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     table = RunFolder(out)
     for seed in seeds:

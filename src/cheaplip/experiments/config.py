@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
 
@@ -93,8 +94,8 @@ class TrainConfig:
     """gradient steps of adversarial training"""
     probe: int = 64
     """starts of each epoch's search for the largest quotient; 0 switches it off"""
-    checkpoint_every: int = 1
-    """epochs between checkpoints"""
+    checkpoint_every: int | str = 1
+    """epochs between checkpoints, such as 1, or minutes, such as 10m"""
     seed: int = 0
     """of weights, batches and pairs"""
     split_seed: int = 0
@@ -121,6 +122,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
                 raise ConfigError(f"{name}: expected a whole number of {least} or more, got {value}")
+        if not re.fullmatch(r"0*[1-9]\d*|(?=[\d.]*[1-9])(\d+\.?\d*|\.\d+)m", str(self.checkpoint_every)):
+            raise ConfigError(
+                f"checkpoint_every: expected epochs, such as 1, or minutes, such as 10m, got {self.checkpoint_every!r}"
+            )
         for name in ("lr", "rate", "step_size", "adversarial_epsilon"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -162,6 +167,17 @@ class TrainConfig:
         """The device in use."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
+    @property
+    def checkpoint_epochs(self) -> int | None:
+        """Epochs between checkpoints; None where minutes count."""
+        return None if self.checkpoint_seconds is not None else int(self.checkpoint_every)
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints; None where epochs count."""
+        minutes, unit, _ = str(self.checkpoint_every).partition("m")
+        return 60 * float(minutes) if unit else None
+
     def check_device(self) -> None:
         """Raise a :class:`ConfigError` unless the device is there."""
         try:
@@ -179,7 +195,6 @@ _LEAST = {
     "every": 1,
     "adversarial_steps": 1,
     "probe": 0,
-    "checkpoint_every": 1,
     "seed": 0,
     "split_seed": 0,
 }

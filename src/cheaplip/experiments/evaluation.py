@@ -39,9 +39,23 @@ def evaluate(
         progress: called with (attack, inputs done, inputs in all).
 
     Raises:
-        RunError: no finished run there.
+        RunError: no finished run there, or another process is at work in it.
         ValueError: an unknown attack or a negative radius.
     """
+    folder.read_json("metrics.json")  # before a lock is left where there is no run
+    with folder.locked():
+        return _evaluate(folder, attacks, epsilons, samples, data, seed, progress)
+
+
+def _evaluate(
+    folder: RunFolder,
+    attacks: Sequence[str] | None,
+    epsilons: Sequence[float] | None,
+    samples: int | None,
+    data: Data | None,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[str, Any]:
     metrics = folder.read_json("metrics.json")
     config = from_json(folder.read_json("config.json"))
     if data is None:

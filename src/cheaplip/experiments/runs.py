@@ -5,6 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,33 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import cheaplip
+from cheaplip.experiments import checkpoints
+from cheaplip.experiments.files import RunError, write_whole
+from cheaplip.experiments.locks import locked
 
 __all__ = ["RunError", "RunFolder", "versions"]
 
-_FILES = (
-    "config.json",
-    "history.jsonl",
+_FILES = (  # in the order they are removed: what is left after a crash is a run that can be continued, or none
     "metrics.json",
     "model.safetensors",
-    "checkpoint.safetensors",
-    "checkpoint.json",
     "witness.safetensors",
     "command.json",
     "report.json",
     "report.html",
+    "history.jsonl",
+    *checkpoints.CHECKPOINT_FILES,
+    "config.json",
 )
-
-
-class RunError(ValueError):
-    """A run's folder is missing, in the way, or holds something that is not a run."""
 
 
 class RunFolder:
     """Reads and writes the files of one run.
 
     ``config.json``: everything needed to run it again. ``history.jsonl``: one line an epoch. ``metrics.json``: the
-    results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``: all
-    state, to resume. ``witness.safetensors``: the pair with the largest quotient found. ``report.json``: what a report
-    shows of the model; ``command.json``: the command that made the run. Nothing is ever unpickled.
+    results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``, and
+    ``checkpoint.previous.safetensors``: all state, to resume. ``witness.safetensors``: the pair with the largest
+    quotient found. ``report.json``: what a report shows of the model; ``command.json``: the command that made the run.
+    Nothing is ever unpickled.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,7 +56,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(path for path in self.path.iterdir() if path.suffix != ".part") and not overwrite:
+            if not overwrite and not _vacant(self.path):
                 raise RunError(
                     f"output folder {self.path} exists and is not empty: "
                     "choose another --out, or say --overwrite, or continue it with --resume"
@@ -65,6 +65,14 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"cannot write to output folder {self.path}: {error.strerror or error}") from error
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes out of the folder, which is made if need be.
+
+        Raises:
+            RunError: another process is at work in it.
+        """
+        return locked(self.path)
 
     def exists(self) -> bool:
         """Whether there is a run here."""
@@ -95,11 +103,19 @@ class RunFolder:
         return content
 
     def append_history(self, line: Mapping[str, Any]) -> None:
-        """Add an epoch to ``history.jsonl``."""
-        with (self.path / "history.jsonl").open("a") as file:
-            file.write(json.dumps(_finite(line)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add an epoch to ``history.jsonl``.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        path = self.path / "history.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(_finite(line)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
     def history(self) -> list[dict[str, Any]]:
         """All epochs so far; a last line cut off by a crash is left out.
@@ -118,10 +134,9 @@ class RunFolder:
                     raise RunError(f"cannot read {path}, line {number}: {error}") from error
         return epochs
 
-    def cut_history(self, epochs: int) -> None:
-        """Keep the first ``epochs`` lines: those a checkpoint knows of."""
-        lines = self.history()[:epochs]
-        self._write("history.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    def write_history(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Replace ``history.jsonl``: a resumed run knows no more epochs than its checkpoint."""
+        self._write("history.jsonl", "".join(json.dumps(_finite(line)) + "\n" for line in lines).encode())
 
     def save_model(self, model: nn.Module) -> None:
         """Write the weights."""
@@ -146,26 +161,12 @@ class RunFolder:
         self._write("witness.safetensors", save_tensors(_storable({"u": u, "v": v})))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write nested dictionaries and lists of tensors and plain values.
+        """Write all state, see :func:`cheaplip.experiments.checkpoints.save`."""
+        checkpoints.save(self.path, state)
 
-        Tensors go first, under a name of their own that the JSON file carries, so that the pair is never mixed.
-        """
-        tensors: dict[str, Tensor] = {}
-        plain = _strip(state, tensors, "")
-        self._write("checkpoint.safetensors", save_tensors(tensors, metadata={"state": json.dumps(plain)}))
-        self.write_json("checkpoint.json", {"epoch": state.get("epoch"), "step": state.get("step")})
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read what :meth:`save_checkpoint` wrote.
-
-        Raises:
-            RunError: there is none, or it is broken.
-        """
-        tensors = self._read_tensors("checkpoint.safetensors")
-        header = _metadata(self.path / "checkpoint.safetensors")
-        state = _restore(json.loads(header["state"]), tensors)
-        assert isinstance(state, dict)
-        return state
+    def load_checkpoint(self) -> bytes | None:
+        """The newest sound checkpoint, see :func:`cheaplip.experiments.checkpoints.newest`."""
+        return checkpoints.newest(self.path)
 
     def _read_tensors(self, name: str) -> dict[str, Tensor]:
         try:
@@ -176,49 +177,19 @@ class RunFolder:
             raise RunError(f"cannot read {self.path / name}: {error}") from error
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write aside, sync, rename: a reader sees the old file or the new one."""
-        aside = self.path / f".{name}.part"
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path / name)
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+        write_whole(self.path / name, content)
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        metadata: dict[str, str] = json.loads(file.read(size))["__metadata__"]
-    return metadata
+def _vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but work in progress: what a crash before the first file leaves."""
+    return all(
+        _vacant(path) if path.is_dir() else path.name == ".lock" or path.suffix == ".part" for path in folder.iterdir()
+    )
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, none sharing memory with another (weight tying), as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-
-
-def _strip(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
-        return {"$tensor": path}
-    if isinstance(value, Mapping):
-        return {"$items": [[key, _strip(item, tensors, f"{path}/{key}")] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_strip(item, tensors, f"{path}/{i}") for i, item in enumerate(value)]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"cannot store {path}: expected tensors and plain values, got {type(value).__name__}")
-
-
-def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if "$tensor" in value:
-            return tensors[value["$tensor"]]
-        return {key: _restore(item, tensors) for key, item in value["$items"]}
-    return [_restore(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """One training run: configuration and data in; model, history and metrics out."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
+from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.exhibits import exhibits
@@ -81,6 +81,7 @@ class Training:
         self.controller = self._controller()
         self.epoch = 0
         self.step = 0
+        self.history: list[dict[str, Any]] = []
         self._start_epoch()
 
     def _objective(self) -> methods.Objective:
@@ -199,9 +200,10 @@ class Training:
         if isinstance(penalty, CLIP):
             line["largest"] = largest / late
             if self.config.probe:
-                line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else math.nan
+                line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else None
         self.epoch += 1
         self._start_epoch()
+        self.history.append(line)
         return line
 
     def lower(self, *, size: int = 512, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
@@ -237,6 +239,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "penalty": None if penalty is None else penalty.state_dict(),
             "controller": None if controller is None else controller.state_dict(),
+            "history": self.history,
         }
 
     def check_weights(self) -> None:
@@ -253,7 +256,7 @@ class Training:
             self.objective.penalty.load_state_dict(state["penalty"])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.history = state["epoch"], state["step"], list(state["history"])
         self.shuffle.set_state(state["order"])
         self._start_epoch()
         self.noise.set_state(state["noise"])
@@ -285,7 +288,7 @@ def train(
         stop: asked after each step; True saves the state and raises :class:`Interrupted`.
 
     Raises:
-        RunError: the folder is in the way, or holds a run with other options.
+        RunError: the folder is in the way, in use, cannot be written to, or holds a run with other options.
         DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
         Interrupted: ``stop`` said so.
     """
@@ -298,39 +301,47 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         training = Training(config, data.to(config.resolved_device))
-        if started_before and (folder.path / "checkpoint.safetensors").is_file():
-            training.load_state(folder.load_checkpoint())
-            folder.cut_history(training.epoch)
-        elif started_before:
-            folder.cut_history(0)
-        else:
-            folder.create(overwrite=overwrite)
-            folder.write_json("config.json", {**asdict(config), "versions": versions()})
-        return _train(training, folder, progress, stop)
+        with folder.locked():
+            if not started_before:
+                folder.create(overwrite=overwrite)
+                folder.write_json("config.json", {**asdict(config), "versions": versions()})
+            elif (checkpoint := folder.load_checkpoint()) is not None:
+                training.load_state(unpack(checkpoint))
+            folder.write_history(training.history)
+            return _train(training, folder, progress, stop)
 
 
 def _train(
     training: Training, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    line: dict[str, Any] = {}
+    config = training.config
+    saved = time.monotonic()
+
+    def report() -> None:
+        if progress is not None:
+            progress(training.step, training.total_steps, training.history[-1] if training.history else {})
+
+    def time_is_up() -> bool:
+        return config.checkpoint_seconds is not None and time.monotonic() - saved >= config.checkpoint_seconds
 
     def on_step() -> bool:
-        if progress is not None and training.step % 10 == 0:
-            progress(training.step, training.total_steps, line)
-        return stop()
+        if training.step % 10 == 0:
+            report()
+        return stop() or time_is_up()
 
-    while training.epoch < training.config.epochs:
-        if training.run_epoch(on_step):
-            line = training.end_epoch()
-            folder.append_history(line)
-        interrupted = stop()
-        if interrupted or training.epoch % training.config.checkpoint_every == 0:
+    while training.epoch < config.epochs:
+        ended = training.run_epoch(on_step)
+        if ended:
+            folder.append_history(training.end_epoch())
+        interrupted, last = stop(), training.epoch == config.epochs
+        every = config.checkpoint_epochs
+        if interrupted or last or time_is_up() or (ended and every is not None and training.epoch % every == 0):
             training.check_weights()
             folder.save_checkpoint(training.state())
-        if interrupted and training.epoch < training.config.epochs:
+            saved = time.monotonic()
+        if interrupted and not last:
             raise Interrupted
-    if progress is not None:
-        progress(training.step, training.total_steps, line)
+    report()
     return _finish(training, folder)
 
 
@@ -351,10 +362,10 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
         "robust": {},
         "certified": {},
         "lipschitz": {"lower": lower},
-        **_tracking(folder.history()),
+        **_tracking(training.history),
         **({} if penalty is None else {"lam": float(penalty.get_buffer("lam"))}),
         "epochs": training.epoch,
-        "seconds_per_epoch": sorted(line["seconds"] for line in folder.history())[training.epoch // 2],
+        "seconds_per_epoch": sorted(line["seconds"] for line in training.history)[training.epoch // 2],
         "seed": config.seed,
     }
     folder.write_json("metrics.json", metrics)
