@@ -92,6 +92,7 @@ def check_independent_rows(model: Model, z: Tensor) -> None:
     with (
         torch.random.fork_rng(devices=devices),
         evaluation_mode(model, _DropoutNd),
+        _buffers_restored(model),
         torch.autocast(z.device.type, enabled=False),
     ):
         alone, names = _last_rows(model, z[-1:])
@@ -102,6 +103,18 @@ def check_independent_rows(model: Model, z: Tensor) -> None:
             raise BatchDependentLayerError(
                 f"layer {name}: its output for an input depends on the rest of the batch: {_REMEDY}"
             )
+
+
+@contextmanager
+def _buffers_restored(model: Model) -> Iterator[None]:
+    """Undo what passes do to buffers, such as the power iteration of ``spectral_norm``."""
+    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
 
 
 def _last_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
