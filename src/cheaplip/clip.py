@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from cheaplip.distributed import union
 from cheaplip.errors import CheaplipWarning
 from cheaplip.modes import (
     Model,
@@ -34,6 +35,9 @@ class CLIP(nn.Module):
     cheap one: pairs and batch share one forward pass, and the pairs' gradients are read off the backward pass of your
     own loss. In train mode a call moves the pairs (``joint``: when ``loss.backward()`` runs); in eval mode it only
     measures. The model is never wrapped; its modes, ``requires_grad`` and ``.grad`` stay as they were.
+
+    Under ``torch.distributed`` every rank holds pairs of its own, as many as the others, and the penalty is that of
+    all of them: every rank makes the same calls, also to measure, and gradients are averaged over the ranks.
 
     Args:
         pairs: the Lipschitz training set.
@@ -196,6 +200,7 @@ class CLIP(nn.Module):
         return (self._calls - 1) % self.every == 0
 
     def _penalty(self, quotients: Tensor) -> Tensor:
+        quotients = union(quotients)
         self.largest.copy_(quotients.detach().amax())
         weight = self.lam * self.every if self.training else self.lam
         if self.aggregate == "max":

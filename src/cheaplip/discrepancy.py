@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from cheaplip.distributed import average
+
 __all__ = ["DiscrepancyPrinciple", "Mode", "Rule"]
 
 Mode = Literal["max", "min"]
@@ -127,7 +129,7 @@ class DiscrepancyPrinciple:
         """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
 
         Args:
-            metric: accuracy or loss.
+            metric: accuracy or loss; its mean over ranks counts under ``torch.distributed``.
             pace: how fast the model learns now, such as the learning rate over its peak. λ moves in proportion: when
                 the model answers slowly, a λ that kept its pace would overshoot.
 
@@ -139,6 +141,7 @@ class DiscrepancyPrinciple:
         if not isinstance(metric, Tensor) and not math.isfinite(metric):
             raise ValueError(f"metric: expected a finite number, got {metric}")
         value = torch.as_tensor(metric, dtype=lam.dtype).detach().to(lam.device, non_blocking=True)
+        value = average(value)
         self._steps += 1
         past = self._average.to(value) if self._steps > 1 else torch.full_like(value, self.target)
         value = torch.where(torch.isfinite(value), value, past)  # an overflowed step says nothing

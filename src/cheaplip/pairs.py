@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from cheaplip.distributed import ranks, replace_, steepest, union, unwrapped, without_broadcast
 from cheaplip.domain import Box
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.quotient import Norm, at_least_float32, distance, quotient
@@ -148,7 +149,7 @@ class PairSet(nn.Module):
             ValueError: the model does not return one output per input.
         """
         ends = self.ends() if ends is None else ends
-        with evaluation_mode(model), torch.autocast(ends.device.type, enabled=False):
+        with evaluation_mode(model), without_broadcast(model), torch.autocast(ends.device.type, enabled=False):
             fu, fv = checked_output(model(ends), len(ends)).chunk(2)
             u, v = ends.detach().chunk(2)
             return quotient(fu, fv, u, v, norm_in=norm_in, norm_out=norm_out)
@@ -164,7 +165,7 @@ class PairSet(nn.Module):
         """
         with torch.enable_grad(), torch.autocast(self.u.device.type, enabled=False):
             ends = self.ends().requires_grad_()
-            quotients = self.quotients(model, ends=ends, norm_in=norm_in, norm_out=norm_out)
+            quotients = self.quotients(unwrapped(model), ends=ends, norm_in=norm_in, norm_out=norm_out)
             gradient = None
             if quotients.requires_grad:
                 (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
@@ -229,7 +230,7 @@ class PairSet(nn.Module):
 
     @torch.no_grad()
     def renew_(self, quotients: Tensor, inputs: Tensor | None = None, pulls: Tensor | None = None) -> None:
-        r"""Replace the ``renew`` weakest pairs that are at least ``grace`` climbs old.
+        r"""Replace the ``renew`` weakest pairs, of all processes, that are at least ``grace`` climbs old.
 
         Args:
             quotients: L of each pair, (size,).
@@ -238,12 +239,13 @@ class PairSet(nn.Module):
                 model's slope there, so newcomers start at the longest, along them. None: at random inputs, in
                 random directions.
         """
-        count = min(self.renew, len(self))
+        count = min(self.renew, len(self) * ranks())
         if count == 0:
             return
         ready = self.age >= self.grace
-        ranking = torch.where(ready, quotients.to(self.u).nan_to_num(-1.0), math.inf)
+        ranking = union(torch.where(ready, quotients.to(self.u).nan_to_num(-1.0), math.inf))
         weakest = ranking.topk(count, largest=False).indices
+        leaves = ranking[weakest] < math.inf
         if inputs is None or self.start != "noise":
             u, v = self._draw(count, self.pool)
         elif pulls is None:
@@ -251,15 +253,13 @@ class PairSet(nn.Module):
             v = self._beside(u, self._normal(u))
         else:
             slopes = distance(at_least_float32(pulls)).nan_to_num(-1.0, posinf=-1.0)
-            steepest = slopes.topk(min(count, len(inputs))).indices
-            weakest = weakest[: len(steepest)]
-            u = self.domain.project(inputs[steepest].to(self.u))
-            v = self._beside(u, pulls[steepest].to(self.u).nan_to_num(0.0, 0.0, 0.0))
-        leaves = ready[weakest]
-        mask = _column(leaves, u)
-        self.u[weakest] = torch.where(mask, u, self.u[weakest])
-        self.v[weakest] = torch.where(mask, v, self.v[weakest])
-        self.age[weakest] = torch.where(leaves, 0, self.age[weakest])
+            slopes, chosen = slopes.topk(min(count, len(inputs)))
+            u = self.domain.project(inputs[chosen].to(self.u))
+            v = self._beside(u, pulls[chosen].to(self.u).nan_to_num(0.0, 0.0, 0.0))
+            slopes, u, v = steepest(slopes, u, v, count)
+            weakest, leaves = weakest[: len(u)], leaves[: len(u)] & (slopes > -math.inf)
+        for rows, newcomers in ((self.u, u), (self.v, v), (self.age, 0)):
+            replace_(rows, weakest, leaves, newcomers)
 
     def get_extra_state(self) -> Tensor:
         """The generator's state, so that a resumed run draws the same newcomers."""
@@ -305,7 +305,9 @@ class PairSet(nn.Module):
         """Points of the domain in the given direction, or in the opposite one where the border is nearer."""
         shift = self.distances[2] * self.scale * _unit(direction)
         ahead, behind = self.domain.project(u + shift), self.domain.project(u - shift)
-        return torch.where(_column(distance(ahead - u) >= distance(behind - u), u), ahead, behind)
+        # where both are as far, rounding must not decide: processes, and devices, would go different ways
+        nearer = distance(ahead - u) < 0.999 * distance(behind - u)
+        return torch.where(_column(nearer, u), behind, ahead)
 
     def _normal(self, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=self.generator, device=self.generator.device, dtype=like.dtype)
