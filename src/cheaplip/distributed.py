@@ -16,12 +16,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cheaplip.modes import Model
 
-__all__ = ["average", "own", "ranks", "replace_", "steepest", "union", "unwrapped", "without_broadcast"]
+__all__ = ["average", "own", "rank", "ranks", "replace_", "steepest", "union", "unwrapped", "without_broadcast"]
 
 
 def ranks() -> int:
     """Number of processes in the default group; 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number in the default group; 0 where there is none."""
+    return dist.get_rank() if ranks() > 1 else 0
 
 
 def union(values: Tensor) -> Tensor:
@@ -42,7 +47,7 @@ def union(values: Tensor) -> Tensor:
     fixed = values.detach().contiguous()
     parts = [torch.empty_like(fixed) for _ in range(count)]
     dist.all_gather(parts, fixed)
-    parts[dist.get_rank()] = fixed + count * (values - fixed) if values.requires_grad else fixed
+    parts[rank()] = fixed + count * (values - fixed) if values.requires_grad else fixed
     return torch.cat(parts)
 
 
@@ -54,7 +59,7 @@ def own(values: Tensor) -> Tensor:
     """
     if len(values) % ranks():
         raise ValueError(f"expected a multiple of the number of processes ({ranks()}), got {len(values)}")
-    return values.chunk(ranks())[dist.get_rank()].clone() if ranks() > 1 else values
+    return values.chunk(ranks())[rank()].clone() if ranks() > 1 else values
 
 
 def average(value: Tensor) -> Tensor:
@@ -102,7 +107,7 @@ def replace_(target: Tensor, slots: Tensor, chosen: Tensor, rows: Tensor | int) 
         mask = chosen.reshape(-1, *[1] * (target.dim() - 1))
         target[slots] = torch.where(mask, rows, target[slots])
         return
-    local = slots - dist.get_rank() * len(target)
+    local = slots - rank() * len(target)
     mine = chosen & (local >= 0) & (local < len(target))
     longer = torch.cat([target, target[:1]])  # what is not ours goes to a row that is thrown away
     longer[torch.where(mine, local, len(target))] = rows

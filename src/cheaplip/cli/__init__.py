@@ -25,7 +25,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status: 0 done, 2 bad input, 130 interrupted."""
     interrupt = Interrupt()
-    previous = signal.signal(signal.SIGINT, interrupt.request)
+    previous = {kind: signal.signal(kind, interrupt.request) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         command = _parse(arguments)
         if isinstance(command, int):
@@ -45,7 +45,8 @@ def run(arguments: Sequence[str]) -> int:
         fail(str(error))
         return 2
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
     return 0
 
 

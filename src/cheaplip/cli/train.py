@@ -8,6 +8,7 @@ from cheaplip.cli.options import command_line, load_data
 from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments import training
 from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.processes import leads, processes
 from cheaplip.experiments.runs import RunFolder
 
 __all__ = ["Train"]
@@ -15,7 +16,7 @@ __all__ = ["Train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one model and leave a run's folder."""
+    """Train one model and leave a run's folder; torchrun -m cheaplip train … uses several processes."""
 
     config: TrainConfig
     out: Path
@@ -30,16 +31,18 @@ class Train:
     def __call__(self, interrupt: Interrupt) -> None:
         """Train, then print the metrics."""
         folder = RunFolder(self.out)
-        data = load_data(self.config)
-        with progress_display() as bar:
+        with processes(self.config.resolved_device), progress_display() as bar:
+            data = load_data(self.config)
             metrics = training.train(
                 self.config,
                 data,
                 folder,
                 resume=self.resume,
                 overwrite=self.overwrite,
-                progress=training_bar(bar, self.config.method),
+                progress=training_bar(bar, self.config.method) if leads() else None,
                 stop=interrupt,
             )
+        if not metrics:  # another process has them
+            return
         print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
         finish_with_report(folder, command_line("train", self))

@@ -1,16 +1,20 @@
 """One training run: configuration and data in; model, history and metrics out."""
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cheaplip.bracket import largest_quotient
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
+from cheaplip.distributed import average, rank, ranks
 from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
 from cheaplip.experiments.checkpoints import unpack
@@ -18,6 +22,7 @@ from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.exhibits import exhibits
 from cheaplip.experiments.models import build
+from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all_, hold_own_, leads
 from cheaplip.experiments.runs import RunError, RunFolder, versions
 from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
@@ -30,6 +35,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
+_APART = 1_000_003  # between the seeds of processes
 _SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
@@ -58,7 +64,9 @@ class Training:
         self.batch_size = min(config.batch_size or _batch_size(len(data.train.x)), len(data.train.x))
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
+        self._check_divisible()
         self.model = _untrained(config, data).to(self.device)
+        self.network = self.model if ranks() == 1 else DistributedDataParallel(self.model)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=config.resolved_lr,
@@ -74,7 +82,11 @@ class Training:
             cycle_momentum=False,
         )
         self.shuffle = torch.Generator().manual_seed(config.seed)
-        self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
+        # What pairs draw is the same in every process, as in one alone; what perturbs a process's own batch is not.
+        own_noise = 0 if config.method == "clip" else _APART * rank()
+        self.noise = torch.Generator(self.device).manual_seed(config.seed + 1 + own_noise)
+        if rank() > 0:  # dropout, say
+            torch.manual_seed(config.seed + _APART * rank())
         if config.method == "clip" and config.form == "joint":
             _check_joint(self.model)
         self.objective = self._objective()
@@ -104,6 +116,7 @@ class Training:
             grace=config.grace,
             generator=self.noise,
         )
+        hold_own_(pairs)
         clip = CLIP(pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every).to(self.device)
         return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
 
@@ -131,6 +144,14 @@ class Training:
         self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, correct, largest, late steps
         self.seconds = 0.0
 
+    def _check_divisible(self) -> None:
+        if self.batch_size < ranks():
+            raise ConfigError(f"batch_size: expected an input for each of {ranks()} processes, got {self.batch_size}")
+        if self.config.method == "clip" and self.config.pairs % ranks():
+            raise ConfigError(
+                f"pairs: expected a multiple of the number of processes ({ranks()}), got {self.config.pairs}"
+            )
+
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
 
@@ -146,18 +167,21 @@ class Training:
         first_bad = torch.full((), -1, device=self.device)
         while (position := self.step - self.epoch * self.steps_per_epoch) < self.steps_per_epoch:
             chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
+            chosen = chosen.tensor_split(ranks())[rank()]
+            share = len(chosen) * ranks() / self.batch_size  # 1 where the batch divides evenly
             x, y = self.data.train.x[chosen], self.data.train.y[chosen]
-            loss, fit, output = self.objective.step(self.model, x, y)
+            loss, fit, output = self.objective.step(self.network, x, y)
+            loss = loss + (share - 1) * fit
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             with torch.no_grad():
-                correct = (output.argmax(dim=1) == y).float().mean()
+                correct = share * (output.argmax(dim=1) == y).float().mean()
                 if self.controller is not None:
                     self.controller.step(
                         correct, pace=min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
                     )
-                self.sums[0] += fit.detach()
+                self.sums[0] += share * fit.detach()
                 self.sums[1] += correct
                 if position >= late and isinstance(penalty, CLIP):
                     self.sums[2] += penalty.largest
@@ -182,9 +206,19 @@ class Training:
             )
 
     def end_epoch(self) -> dict[str, Any]:
-        """The epoch's numbers, one line of ``history.jsonl``; moves on to the next epoch."""
+        """The epoch's numbers, one line of ``history.jsonl``, in the process that leads; moves on to the next epoch."""
+        sums = average(self.sums).tolist()
+        self._hold_all()
+        line = self._line(*sums) if leads() else {}
+        self._hold_own()
+        self.epoch += 1
+        self._start_epoch()
+        if line:
+            self.history.append(line)
+        return line
+
+    def _line(self, loss: float, correct: float, largest: float, late: float) -> dict[str, Any]:
         data, penalty = self.data, self.objective.penalty
-        loss, correct, largest, late = self.sums.tolist()
         line: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": loss / self.steps_per_epoch,
@@ -201,9 +235,6 @@ class Training:
             line["largest"] = largest / late
             if self.config.probe:
                 line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else None
-        self.epoch += 1
-        self._start_epoch()
-        self.history.append(line)
         return line
 
     def lower(self, *, size: int = 512, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
@@ -222,22 +253,33 @@ class Training:
         )
         return found.value, found.witness
 
+    def _hold_all(self) -> None:
+        if isinstance(self.objective.penalty, CLIP):
+            hold_all_(self.objective.penalty.pairs)
+
+    def _hold_own(self) -> None:
+        if isinstance(self.objective.penalty, CLIP):
+            hold_own_(self.objective.penalty.pairs)
+
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs to continue as if it had never stopped."""
+        """Everything a resumed run needs to continue as if it had never stopped, with any number of processes."""
         penalty, controller = self.objective.penalty, self.controller
+        self._hold_all()
+        penalty_state = None if penalty is None else penalty.state_dict()
+        self._hold_own()
         return {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
-            "sums": self.sums,
+            "sums": gathered(self.sums),
             "order": self.order_state,
-            "noise": self.noise.get_state(),
-            "global": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "noise": gathered(self.noise.get_state()),
+            "global": gathered(torch.get_rng_state()),
+            "cuda": gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else None,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "penalty": None if penalty is None else penalty.state_dict(),
+            "penalty": penalty_state,
             "controller": None if controller is None else controller.state_dict(),
             "history": self.history,
         }
@@ -253,17 +295,24 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.objective.penalty is not None:
+            self._hold_all()
             self.objective.penalty.load_state_dict(state["penalty"])
+            self._hold_own()
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], list(state["history"])
         self.shuffle.set_state(state["order"])
         self._start_epoch()
-        self.noise.set_state(state["noise"])
-        torch.set_rng_state(state["global"])
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"])
-        self.sums, self.seconds = state["sums"].to(self.device), state["seconds"]
+        self.sums, self.seconds = state["sums"].mean(dim=0).to(self.device), state["seconds"]
+        if self.config.method == "clip":
+            self.noise.set_state(state["noise"][0])
+        if len(state["sums"]) != ranks():  # another number of processes: random states of their own start anew
+            return
+        self.sums = state["sums"][rank()].to(self.device)
+        self.noise.set_state(state["noise"][rank()])
+        torch.set_rng_state(state["global"][rank()])
+        if state["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"][rank()])
 
 
 def train(
@@ -276,7 +325,7 @@ def train(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train, leaving a run's folder; returns its metrics.
+    """Train, leaving a run's folder; returns its metrics (in several processes: in the first one, which writes).
 
     Args:
         config: the run's options.
@@ -292,22 +341,27 @@ def train(
         DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
         Interrupted: ``stop`` said so.
     """
-    started_before = resume and folder.exists()
+    started_before = leads() and resume and folder.exists()
     if started_before:
         _check_same(config, folder)
-        if (folder.path / "metrics.json").is_file():
-            return folder.read_json("metrics.json")
+    if agreed(started_before and (folder.path / "metrics.json").is_file()):
+        return folder.read_json("metrics.json") if leads() else {}
     config.check_device()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         training = Training(config, data.to(config.resolved_device))
-        with folder.locked():
-            if not started_before:
+        with folder.locked() if leads() else nullcontext():
+            checkpoint = None
+            if started_before:
+                checkpoint = folder.load_checkpoint()
+            elif leads():
                 folder.create(overwrite=overwrite)
                 folder.write_json("config.json", {**asdict(config), "versions": versions()})
-            elif (checkpoint := folder.load_checkpoint()) is not None:
+            checkpoint = broadcast(checkpoint)
+            if checkpoint is not None:
                 training.load_state(unpack(checkpoint))
-            folder.write_history(training.history)
+            if leads():
+                folder.write_history(training.history)
             return _train(training, folder, progress, stop)
 
 
@@ -327,22 +381,29 @@ def _train(
     def on_step() -> bool:
         if training.step % 10 == 0:
             report()
-        return stop() or time_is_up()
+        if ranks() > 1 and training.step % 10 != 0:  # processes stop at the same step, and agreeing takes time
+            return False
+        return agreed(stop() or time_is_up())
 
     while training.epoch < config.epochs:
         ended = training.run_epoch(on_step)
         if ended:
-            folder.append_history(training.end_epoch())
-        interrupted, last = stop(), training.epoch == config.epochs
+            line = training.end_epoch()
+            if leads():
+                folder.append_history(line)
+        interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.epochs
         every = config.checkpoint_epochs
-        if interrupted or last or time_is_up() or (ended and every is not None and training.epoch % every == 0):
+        if interrupted or late or last or (ended and every is not None and training.epoch % every == 0):
             training.check_weights()
-            folder.save_checkpoint(training.state())
+            state = training.state()
+            if leads():
+                folder.save_checkpoint(state)
             saved = time.monotonic()
         if interrupted and not last:
             raise Interrupted
     report()
-    return _finish(training, folder)
+    training._hold_all()
+    return _finish(training, folder) if leads() else {}
 
 
 def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
