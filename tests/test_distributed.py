@@ -25,7 +25,7 @@ FORMS = ("own pass", "shared pass")
 def on_ranks(count, work, folder, *arguments):
     """Call ``work(folder, *arguments)`` in so many processes; returns what each saved."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cheaplip", "torch.distributed.fsdp"])
+    context.set_forkserver_preload(["cheaplip", "torch.distributed.fsdp", "cheaplip.experiments.training"])
     processes = [
         context.Process(target=enter, args=(rank, count, work, str(folder), *arguments)) for rank in range(count)
     ]
@@ -44,7 +44,7 @@ def enter(rank, count, work, folder, *arguments):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     try:
         torch.save(work(*arguments), f"{folder}/rank{rank}.pt")
-    except Exception:
+    except BaseException:
         Path(folder, f"failure{rank}").write_text(f"rank {rank}: {traceback.format_exc()}")
         os._exit(1)  # so that the others notice
     dist.destroy_process_group()

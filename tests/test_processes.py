@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,12 @@ from safetensors.torch import load_file
 
 from cheaplip.cli import run
 from cheaplip.experiments.checkpoints import newest, unpack
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import load
+from cheaplip.experiments.processes import broadcast, leads
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.training import Interrupted, train
+from test_distributed import on_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals")
 
@@ -130,6 +137,7 @@ def test_torchrun_fails_when_a_process_is_killed_and_resumes_with_more(tmp_path)
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_all_processes_at_the_same_step(tmp_path):
     at = port()
     processes = [process(rank, 2, at, tmp_path, "--out", "run", "--epochs", "5000") for rank in range(2)]
@@ -138,6 +146,28 @@ def test_an_interrupt_stops_all_processes_at_the_same_step(tmp_path):
     said = [one.communicate(timeout=60)[1] for one in processes]
     assert [one.returncode for one in processes] == [130, 130], said
     assert unpack(newest(tmp_path / "run"))["step"] > 0
+
+
+def cut_and_resumed(folder: str) -> dict[str, torch.Tensor]:
+    """A run, and the same one interrupted in the middle of an epoch and continued: is everything but times equal?"""
+    config = TrainConfig(data="digits", model="mlp:20", activation="tanh", epochs=2, pairs=8, probe=0, target=0.9)
+    digits, left = load("digits"), iter([False] * 7)
+    whole, cut = RunFolder(Path(folder) / "whole"), RunFolder(Path(folder) / "cut")
+    train(config, digits, whole)
+    with pytest.raises(Interrupted):
+        train(config, digits, cut, stop=lambda: next(left, True))
+    step = unpack(broadcast(newest(cut.path) if leads() else None))["step"]
+    train(config, digits, cut, resume=True)
+    weights = [load_file(run.path / "model.safetensors") for run in (whole, cut)] if leads() else [{}, {}]
+    losses = [[line["loss"] for line in run.history()] if leads() else [] for run in (whole, cut)]
+    same = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]) and losses[0] == losses[1]
+    return {"same": torch.tensor(same), "step": torch.tensor(step)}
+
+
+def test_the_same_number_of_processes_continues_bit_for_bit(tmp_path):
+    for found in on_ranks(2, cut_and_resumed, tmp_path, str(tmp_path)):
+        assert bool(found["same"])
+        assert 40 < int(found["step"]) < 80
 
 
 @pytest.mark.parametrize(

@@ -305,14 +305,14 @@ class Training:
         self._start_epoch()
         self.sums, self.seconds = state["sums"].mean(dim=0).to(self.device), state["seconds"]
         if self.config.method == "clip":
-            self.noise.set_state(state["noise"][0])
+            self.noise.set_state(state["noise"][0].clone())  # torch crashes on a view that starts later in its storage
         if len(state["sums"]) != ranks():  # another number of processes: random states of their own start anew
             return
         self.sums = state["sums"][rank()].to(self.device)
-        self.noise.set_state(state["noise"][rank()])
-        torch.set_rng_state(state["global"][rank()])
+        self.noise.set_state(state["noise"][rank()].clone())
+        torch.set_rng_state(state["global"][rank()].clone())
         if state["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"][rank()])
+            torch.cuda.set_rng_state(state["cuda"][rank()].clone())
 
 
 def train(
