@@ -12,7 +12,7 @@ import pytest
 
 import cheaplip
 
-CORE = ["clip", "discrepancy", "domain", "errors", "modes", "pairs", "quotient"]
+CORE = ["clip", "discrepancy", "distributed", "domain", "errors", "modes", "pairs", "quotient"]
 
 NEW_MODULES = """
 import sys
