@@ -171,7 +171,8 @@ class Training:
             share = len(chosen) * ranks() / self.batch_size  # 1 where the batch divides evenly
             x, y = self.data.train.x[chosen], self.data.train.y[chosen]
             loss, fit, output = self.objective.step(self.network, x, y)
-            loss = loss + (share - 1) * fit
+            if share != 1:
+                loss = loss + (share - 1) * fit
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
