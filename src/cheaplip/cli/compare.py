@@ -24,6 +24,7 @@ from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.models import build
+from cheaplip.experiments.runs import RunFolder
 from cheaplip.robustness import applicable
 
 __all__ = ["Compare"]
