@@ -157,7 +157,7 @@ def test_value_at_the_new_pairs(aggregate):
     model, clip = tanh_net(3, 16, 2), small_clip(lam=0.7, aggregate=aggregate)
     penalty = clip(model)
     quotients = quotients_of(clip, model)
-    temperature = 0.1 * quotients.amax()
+    temperature = 0.2 * quotients.amax()
     expected = {
         "max": quotients.amax(),
         "softmax": temperature * (quotients / temperature).exp().mean().log(),
@@ -179,7 +179,7 @@ def test_gradient_of_softmax_weighs_pairs_by_softmax():
     model, clip = tanh_net(3, 16, 2), small_clip(lam=0.7, aggregate="softmax")
     penalty = clip(model)
     quotients = quotients_of(clip, model)
-    weights = (quotients / (0.1 * quotients.amax())).softmax(dim=0).detach()
+    weights = (quotients / (0.2 * quotients.amax())).softmax(dim=0).detach()
     expected = gradients(0.7 * (weights * quotients).sum(), model)
     for actual, wanted in zip(gradients(penalty, model), expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-6)
@@ -903,7 +903,8 @@ def test_pairs_climb_inside_no_grad():
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_each_kth_call_has_weight_k_and_the_others_none(every, form):
     model, x = tanh_net(3, 16, 2), inputs(16, 3)
-    lazy, eager = small_clip(every=every), small_clip()
+    fixed = {"step": "quotient", "renew": 0}  # pairs that move the same way, however seldom they are called
+    lazy, eager = small_clip(every=every, **fixed), small_clip(**fixed)
     for call in range(7):
         penalty = penalty_of(lazy, form, model, x).item()
         expected = every * penalty_of(eager, form, model, x).item() if call % every == 0 else 0.0

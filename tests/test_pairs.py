@@ -566,3 +566,25 @@ def test_a_misspelt_option_is_refused():
 def test_options_are_keyword_only():
     with pytest.raises(TypeError):
         PairSet(inputs(4, 3), 8)
+
+
+def test_steps_that_were_left_out_are_made_up_for():
+    """Four steps at once: a way twice as long, four newcomers' worth, four steps of age."""
+    x = inputs(16, 3)
+    for stride, length in ((1, 0.01), (4, 0.02)):
+        pairs = PairSet(x, size=16, renew=1, grace=4, distances=(0.001, 10.0, 0.01))
+        centre = (pairs.u + pairs.v) / 2
+        pull = torch.cat([torch.ones(16, 3), torch.ones(16, 3)])
+        pairs.move_(torch.ones(16), pairs.ends(), pull, stride=stride)
+        moved = ((pairs.u + pairs.v) / 2 - centre).norm(dim=1)
+        torch.testing.assert_close(moved, length * pairs.scale.expand(16), rtol=1e-4, atol=1e-6)
+        assert pairs.age.eq(stride).all()
+        pairs.renew_(torch.arange(16.0), stride=stride)
+        assert int(pairs.age.eq(0).sum()) == (4 if stride == 4 else 0)
+
+
+def test_at_most_a_quarter_is_renewed_at_once():
+    pairs = PairSet(inputs(16, 3), size=16, renew=2, grace=0)
+    pairs.age += 1
+    pairs.renew_(torch.arange(16.0), stride=8)
+    assert int(pairs.age.eq(0).sum()) == 4

@@ -24,6 +24,7 @@ __all__ = ["CLIP", "Aggregate"]
 Aggregate = Literal["max", "softmax", "mean"]
 
 _PROBE = 1e-4  # share of λ at which a shared pass carries the gradients of pairs the penalty itself ignores
+_TEMPERATURE = 0.2  # of the softmax over quotients, in units of the largest
 _UNANSWERED = 20  # joint calls without a backward pass before we say so
 
 
@@ -43,9 +44,10 @@ class CLIP(nn.Module):
         pairs: the Lipschitz training set.
         lam: λ ≥ 0, kept in the buffer ``lam`` for :class:`DiscrepancyPrinciple` to steer.
         aggregate: ``"max"``: the paper's largest quotient; ``"softmax"``: the smooth maximum
-            T·log mean exp(L/T), whose gradient weighs pairs by softmax(L/T), with T a tenth of the largest quotient;
+            T·log mean exp(L/T), whose gradient weighs pairs by softmax(L/T), with T a fifth of the largest quotient;
             ``"mean"``.
-        every: regularise each ``every``-th call, at ``every`` times the weight; the calls between cost nothing.
+        every: regularise each ``every``-th call, at ``every`` times the weight; the calls between cost nothing. Pairs
+            then climb √every times as far, and as many newcomers come as would have come in ``every`` calls.
         norm_in, norm_out: 1, 2, ``inf``, or a callable from differences (B, \*shape) to norms (B,).
 
     Attributes:
@@ -124,7 +126,8 @@ class CLIP(nn.Module):
         if self.training:
             if not self._due():
                 return self.lam.new_zeros(())
-            self.pairs.renew_(self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out))
+            quotients = self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out, stride=self.every)
+            self.pairs.renew_(quotients, stride=self.every)
         return self._penalty(self.pairs.quotients(model, norm_in=self.norm_in, norm_out=self.norm_out))
 
     def joint(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,7 +210,7 @@ class CLIP(nn.Module):
             return weight * quotients.amax()
         if self.aggregate == "mean":
             return weight * quotients.mean()
-        temperature = (0.1 * quotients.detach().amax()).clamp_min(torch.finfo(quotients.dtype).tiny)
+        temperature = (_TEMPERATURE * quotients.detach().amax()).clamp_min(torch.finfo(quotients.dtype).tiny)
         spread = torch.logsumexp(quotients / temperature, dim=0) - math.log(len(quotients))
         return weight * temperature * spread
 
@@ -233,12 +236,17 @@ class CLIP(nn.Module):
             handle.remove()  # one climb for each call, however often its graph is used
             per_pair = weights.grad / quotients.where(quotients > 0, 1)
             self.pairs.move_(
-                quotients, ends, gradient[-len(ends) :], weights=per_pair.where(per_pair > 0, 1), norm_in=self.norm_in
+                quotients,
+                ends,
+                gradient[-len(ends) :],
+                weights=per_pair.where(per_pair > 0, 1),
+                norm_in=self.norm_in,
+                stride=self.every,
             )
             pulls = None
             if len(gradient) > len(ends) and upstream.grad is not None:
                 slopes = distance(at_least_float32(upstream.grad)).clamp_min(torch.finfo(torch.float32).tiny)
                 pulls = at_least_float32(gradient[: len(x)]) / slopes.reshape(-1, *[1] * (x.dim() - 1))
-            self.pairs.renew_(quotients, x, pulls)
+            self.pairs.renew_(quotients, x, pulls, stride=self.every)
 
         handle = leaf.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]

@@ -49,8 +49,8 @@ class PairSet(nn.Module):
             between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.01, 0.02 and 1.
         distances: smallest and largest Euclidean distance within a pair, and that of newcomers, each in units of the
             data's scale. Only the newcomers' applies to ``step="quotient"``.
-        renew: pairs replaced at each step; 0 switches the tournament off.
-        grace: climbs before a newcomer can be replaced.
+        renew: pairs replaced at each training step; 0 switches the tournament off.
+        grace: training steps before a newcomer can be replaced.
         generator: the only source of randomness. None: a new one, with seed 0.
 
     Raises:
@@ -154,7 +154,7 @@ class PairSet(nn.Module):
             u, v = ends.detach().chunk(2)
             return quotient(fu, fv, u, v, norm_in=norm_in, norm_out=norm_out)
 
-    def climb_(self, model: Model, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
+    def climb_(self, model: Model, *, norm_in: Norm = 2, norm_out: Norm = 2, stride: int = 1) -> Tensor:
         """Let every pair climb one step, at the cost of one forward and one backward pass over the pairs.
 
         Returns:
@@ -175,7 +175,7 @@ class PairSet(nn.Module):
                 "look for torch.no_grad(), .detach() or integer operations inside the model"
             )
         quotients = quotients.detach()
-        self.move_(quotients, ends.detach(), gradient, norm_in=norm_in)
+        self.move_(quotients, ends.detach(), gradient, norm_in=norm_in, stride=stride)
         return quotients
 
     @torch.no_grad()
@@ -187,6 +187,7 @@ class PairSet(nn.Module):
         *,
         weights: Tensor | None = None,
         norm_in: Norm = 2,
+        stride: int = 1,
     ) -> None:
         r"""Take one climbing step, given what a backward pass knows.
 
@@ -196,6 +197,8 @@ class PairSet(nn.Module):
             gradient: of Σ weights·L with respect to ``ends``, the distances held constant.
             weights: one per pair, (size,), positive; None: ones.
             norm_in: the norm in the quotient's denominator.
+            stride: training steps since the last call. The network has moved on since, so pairs that keep a length
+                (all but the paper's) climb √stride times as far.
         """
         quotients = quotients.to(self.u)
         difference = self.u - self.v
@@ -205,7 +208,7 @@ class PairSet(nn.Module):
         factor = _column(run if weights is None else run / weights.to(run), u)
         pull_u, pull_v = factor * pull_u, -factor * pull_v  # J(u)ᵀr and J(v)ᵀr, r the normalised output difference
         if self.step == "power":
-            u, v = self._power_step(difference, pull_u, pull_v, norm_in)
+            u, v = self._power_step(difference, pull_u, pull_v, norm_in, stride)
         else:
             run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
             level = _column(quotients, difference)
@@ -214,7 +217,7 @@ class PairSet(nn.Module):
             if self.step == "quotient":
                 u, v = self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
             else:
-                length = self.step_size * self.scale
+                length = self.step_size * math.sqrt(stride) * self.scale
                 u, v = self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
         if self.step != "quotient":
             u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
@@ -226,11 +229,13 @@ class PairSet(nn.Module):
         sound = _column((length >= least) & torch.isfinite(length + distance(u)), u)
         self.u.copy_(torch.where(sound, u, self.u))
         self.v.copy_(torch.where(sound, v, self.v))
-        self.age += 1
+        self.age += stride
 
     @torch.no_grad()
-    def renew_(self, quotients: Tensor, inputs: Tensor | None = None, pulls: Tensor | None = None) -> None:
-        r"""Replace the ``renew`` weakest pairs, of all processes, that are at least ``grace`` climbs old.
+    def renew_(
+        self, quotients: Tensor, inputs: Tensor | None = None, pulls: Tensor | None = None, *, stride: int = 1
+    ) -> None:
+        r"""Replace the ``renew`` weakest pairs, of all processes, that are at least ``grace`` steps old.
 
         Args:
             quotients: L of each pair, (size,).
@@ -238,8 +243,11 @@ class PairSet(nn.Module):
             pulls: J(x)ᵀr for ``inputs`` x and some unit vectors r, (k, \*input). Their lengths are lower bounds of the
                 model's slope there, so newcomers start at the longest, along them. None: at random inputs, in
                 random directions.
+            stride: training steps since the last call, each of which would have replaced ``renew`` pairs; at most a
+                quarter of the pairs are replaced at once.
         """
-        count = min(self.renew, len(self) * ranks())
+        size = len(self) * ranks()
+        count = min(self.renew * stride, size if stride == 1 else max(self.renew, size // 4), size)
         if count == 0:
             return
         ready = self.age >= self.grace
@@ -269,12 +277,15 @@ class PairSet(nn.Module):
         """Restore the generator's state."""
         self.generator.set_state(state.cpu())
 
-    def _power_step(self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm) -> tuple[Tensor, Tensor]:
+    def _power_step(
+        self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm, stride: int
+    ) -> tuple[Tensor, Tensor]:
         length = distance(difference)
         steepest = _dual(pull_u + pull_v, norm_in)
         flat = _column(distance(steepest) == 0, difference)
         direction = torch.where(flat, _unit(difference), steepest)
-        centre = (self.u + self.v) / 2 + self.step_size * self.scale * _unit(pull_u - pull_v)
+        step = self.step_size * math.sqrt(stride) * self.scale
+        centre = (self.u + self.v) / 2 + step * _unit(pull_u - pull_v)
         half = _column(length, difference) / 2 * direction
         return centre + half, centre - half
 

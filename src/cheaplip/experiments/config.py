@@ -70,7 +70,7 @@ class TrainConfig:
     """how λ moves; additive is the paper's"""
     rate: float | None = None
     """largest change of log λ (or of λ, additive) in a step"""
-    pairs: int = 32
+    pairs: int = 64
     """size of the Lipschitz training set"""
     start: Start = "noise"
     """where pairs start"""
@@ -84,7 +84,7 @@ class TrainConfig:
     """climbs before a newcomer can be replaced"""
     aggregate: Aggregate = "softmax"
     """from quotients to the penalty; max is the paper's"""
-    every: int = 1
+    every: int = 8
     """regularise each k-th step with k times the weight"""
     form: str = "joint"
     """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
