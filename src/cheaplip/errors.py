@@ -1,6 +1,6 @@
 """The package's own warning and error types."""
 
-__all__ = ["BatchDependentLayerError", "CheaplipWarning"]
+__all__ = ["BatchDependentLayerError", "CheaplipWarning", "UnsupportedLayerError"]
 
 
 class CheaplipWarning(UserWarning):
@@ -9,3 +9,7 @@ class CheaplipWarning(UserWarning):
 
 class BatchDependentLayerError(ValueError):
     """A layer mixes the inputs of a batch, so pairs and batch cannot share one pass."""
+
+
+class UnsupportedLayerError(ValueError):
+    """A layer's Lipschitz constant is not known, so nothing is proved about the model."""

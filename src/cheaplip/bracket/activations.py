@@ -1,0 +1,175 @@
+"""Elementwise activations: where their difference quotients lie, on all of space and between two inputs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = [
+    "ABSOLUTE",
+    "RELU",
+    "SIGMOID",
+    "SILU",
+    "TANH",
+    "Activation",
+    "elu",
+    "gelu",
+    "hardtanh",
+    "leaky_relu",
+    "softplus",
+]
+
+_ROUNDING = 64 * torch.finfo(torch.float64).eps  # of a function or derivative evaluated in float64, outwards
+_FAR = 50.0  # in units of x: beyond it, the smooth activations' second-order terms are below 1e-300
+
+Piece = tuple[float, float, Callable[[Tensor], Tensor]]
+"""A derivative that is monotone between two numbers."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """φ, applied to each entry, with the range of its slopes (φ(a) − φ(b)) / (a − b).
+
+    Attributes:
+        function: φ.
+        slopes: smallest and largest slope on all of space.
+        pieces: φ' on intervals that cover the line, monotone on each.
+        turning: where φ changes direction.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    slopes: tuple[float, float]
+    pieces: tuple[Piece, ...]
+    turning: tuple[float, ...] = ()
+
+    def slopes_between(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest slope for inputs between ``low`` and ``high``, rounded outwards; float64."""
+        least, most = torch.full_like(low, math.inf), torch.full_like(low, -math.inf)
+        for start, end, derivative in self.pieces:
+            meets = (low < end) & (high > start) | ((low == high) & (low >= start) & (low <= end))
+            for at in (low.clamp(start, end), high.clamp(start, end)):
+                value = derivative(at)
+                least = torch.where(meets, torch.minimum(least, value), least)
+                most = torch.where(meets, torch.maximum(most, value), most)
+        margin = _ROUNDING * (1 + torch.maximum(least.abs(), most.abs()))
+        return (least - margin).clamp_min(self.slopes[0]), (most + margin).clamp_max(self.slopes[1])
+
+    def values_between(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value for inputs between ``low`` and ``high``, rounded outwards; float64."""
+        ends = [self.function(low), self.function(high)]
+        ends += [self.function(torch.full_like(low, at).clamp(low, high)) for at in self.turning]
+        least, most = torch.stack(ends).amin(dim=0), torch.stack(ends).amax(dim=0)
+        margin = _ROUNDING * torch.maximum(least.abs(), most.abs()) + 1e-300
+        return least - margin, most + margin
+
+
+def _constant(value: float) -> Callable[[Tensor], Tensor]:
+    return partial(torch.full_like, fill_value=value)
+
+
+def _logistic(x: Tensor) -> Tensor:
+    """Derivative of the sigmoid, without cancellation."""
+    return torch.sigmoid(x) * torch.sigmoid(-x)
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    x = x.clamp(-_FAR, _FAR)
+    below: Tensor = torch.special.ndtr(x)
+    return below + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+_CUBIC = 0.044715
+
+
+def _tanh_gelu_slope(x: Tensor) -> Tensor:
+    x = x.clamp(-_FAR, _FAR)
+    inner = 2 * math.sqrt(2 / math.pi) * (x + _CUBIC * x**3)  # (1 + tanh(y)) / 2 = sigmoid(2 y)
+    return torch.sigmoid(inner) + x * _logistic(inner) * 2 * math.sqrt(2 / math.pi) * (1 + 3 * _CUBIC * x * x)
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    x = x.clamp(-16 * _FAR, 16 * _FAR)
+    return torch.sigmoid(x) + x * _logistic(x)
+
+
+def _stationary(derivative: Callable[[Tensor], Tensor], start: float, end: float) -> float:
+    """Where a smooth slope with one maximum between ``start`` and ``end`` has it, by golden section."""
+    ratio = (math.sqrt(5) - 1) / 2
+    while end - start > 1e-7:  # the value is then exact to 1e-14
+        left, right = end - ratio * (end - start), start + ratio * (end - start)
+        at = derivative(torch.tensor([left, right], dtype=torch.float64))
+        start, end = (left, end) if at[0] < at[1] else (start, right)
+    return (start + end) / 2
+
+
+def _smooth(
+    function: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], peak: float, turning: float
+) -> Activation:
+    """φ with φ(x) − x/2 even: its slopes are largest at ``peak`` and, as φ'(−x) = 1 − φ'(x), smallest at −``peak``."""
+    top = float(slope(torch.tensor(peak, dtype=torch.float64))) * (1 + _ROUNDING)
+    pieces = tuple((a, b, slope) for a, b in ((-math.inf, -peak), (-peak, peak), (peak, math.inf)))
+    return Activation(function, (1 - top, top), pieces, (turning,))
+
+
+RELU = Activation(torch.relu, (0.0, 1.0), ((-math.inf, 0.0, _constant(0.0)), (0.0, math.inf, _constant(1.0))))
+ABSOLUTE = Activation(
+    torch.abs, (-1.0, 1.0), ((-math.inf, 0.0, _constant(-1.0)), (0.0, math.inf, _constant(1.0))), turning=(0.0,)
+)
+SIGMOID = Activation(torch.sigmoid, (0.0, 0.25), ((-math.inf, 0.0, _logistic), (0.0, math.inf, _logistic)))
+TANH = Activation(
+    torch.tanh,
+    (0.0, 1.0),
+    tuple((a, b, lambda x: 4 * _logistic(2 * x)) for a, b in ((-math.inf, 0.0), (0.0, math.inf))),
+)
+SILU = _smooth(F.silu, _silu_slope, _stationary(_silu_slope, 0.0, 10.0), turning=-1.2784645427610738)
+
+
+def gelu(*, approximate: str = "none") -> Activation:
+    """GELU, exact or by tanh; its largest slope is (1 + erf 1) / 2 + 1 / (e √π) = 1.1289…, or close to it."""
+    function = partial(F.gelu, approximate=approximate)
+    if approximate == "tanh":
+        peak = _stationary(_tanh_gelu_slope, 0.0, 10.0)
+        return _smooth(function, _tanh_gelu_slope, peak, turning=-0.7524614220710162)
+    return _smooth(function, _gelu_slope, math.sqrt(2), turning=-0.7517915246935645)
+
+
+def leaky_relu(slope: float) -> Activation:
+    """x where x > 0, slope · x elsewhere."""
+    pieces = ((-math.inf, 0.0, _constant(slope)), (0.0, math.inf, _constant(1.0)))
+    turning = (0.0,) if slope < 0 else ()
+    return Activation(partial(F.leaky_relu, negative_slope=slope), (min(slope, 1.0), max(slope, 1.0)), pieces, turning)
+
+
+def elu(alpha: float, *, scale: float = 1.0, input_scale: float = 1.0) -> Activation:
+    """ELU and its kin: scale · x where x > 0, scale · α · (exp(x · input_scale) − 1) elsewhere."""
+
+    def function(x: Tensor) -> Tensor:
+        return scale * torch.where(x > 0, x, alpha * torch.expm1(x.clamp_max(0.0) * input_scale))
+
+    def decay(x: Tensor) -> Tensor:
+        return scale * alpha * input_scale * torch.exp(x.clamp_max(0.0) * input_scale)
+
+    steep = scale * alpha * input_scale
+    ends = (0.0, steep * (1 + _ROUNDING), scale)
+    pieces = ((-math.inf, 0.0, decay), (0.0, math.inf, _constant(scale)))
+    return Activation(function, (min(ends), max(ends)), pieces, (0.0,) if steep * scale < 0 else ())
+
+
+def softplus(beta: float, threshold: float) -> Activation:
+    """log(1 + exp(β x)) / β; torch's switch to the identity beyond ``threshold`` moves it by exp(−threshold) / β."""
+
+    def slope(x: Tensor) -> Tensor:
+        return torch.sigmoid(beta * x)
+
+    function = partial(F.softplus, beta=beta, threshold=threshold)
+    return Activation(function, (0.0, 1.0), ((-math.inf, math.inf, slope),))
+
+
+def hardtanh(low: float, high: float) -> Activation:
+    """x between ``low`` and ``high``, the nearer of them elsewhere."""
+    pieces = ((-math.inf, low, _constant(0.0)), (low, high, _constant(1.0)), (high, math.inf, _constant(0.0)))
+    return Activation(partial(torch.clamp, min=low, max=high), (0.0, 1.0), pieces)
