@@ -1,11 +1,11 @@
-"""Where the inputs live: a box that pairs, searches and attacks stay inside."""
+"""Where the inputs live: a box or a ball that pairs, searches and attacks stay inside."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Box"]
+__all__ = ["Ball", "Box", "Domain"]
 
 
 class Box(nn.Module):
@@ -55,7 +55,7 @@ class Box(nn.Module):
 
     def contains(self, x: Tensor) -> bool:
         """Whether every entry of ``x`` (B, *input) lies inside; NaN never does."""
-        low, high = self._bounds(x.device, x.dtype)
+        low, high = self.bounds(x.device, x.dtype)
         return bool(((x >= low) & (x <= high)).all())
 
     def sample(
@@ -73,7 +73,7 @@ class Box(nn.Module):
         self.check_shape(shape)
         device = generator.device
         position = torch.rand((size, *shape), generator=generator, device=device, dtype=dtype)
-        low, high = self._bounds(device, dtype)
+        low, high = self.bounds(device, dtype)
         return low + position * (high - low)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -85,7 +85,7 @@ class Box(nn.Module):
                     f"box.{name} of shape {tuple(bound.shape)} does not broadcast to an input of shape {tuple(shape)}"
                 )
 
-    def _bounds(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def bounds(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if self._scalar is None:
             return self.low.to(device, dtype), self.high.to(device, dtype)
         low, high = (torch.tensor(bound, device=device, dtype=dtype) for bound in self._scalar)
@@ -96,3 +96,83 @@ class Box(nn.Module):
         if self._scalar is not None:
             return f"{self._scalar[0]:g}, {self._scalar[1]:g}"
         return f"low: {tuple(self.low.shape)}, high: {tuple(self.high.shape)}"
+
+
+class Ball(nn.Module):
+    """The inputs x with ‖x − center‖₂ ≤ radius.
+
+    Args:
+        center: one input, (*input), floating-point and finite.
+        radius: a positive number.
+
+    Raises:
+        TypeError: the center is not a floating-point tensor.
+        ValueError: the center is not finite, or the radius not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> Ball(torch.zeros(2), 1.0).project(torch.tensor([[3.0, 4.0], [0.5, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.5000, 0.0000]])
+    """
+
+    center: Tensor
+    bounded = True
+
+    def __init__(self, center: Tensor, radius: float) -> None:
+        super().__init__()
+        if not isinstance(center, Tensor) or not center.is_floating_point():
+            got = center.dtype if isinstance(center, Tensor) else type(center).__name__
+            raise TypeError(f"center: expected a floating-point tensor, one input, got {got}")
+        if not bool(torch.isfinite(center).all()):
+            raise ValueError("center: expected finite numbers, got NaN or Inf")
+        if not 0 < radius < math.inf:  # false for NaN, too
+            raise ValueError(f"radius: expected a positive finite number, got {radius}")
+        self.radius = float(radius)
+        self.register_buffer("center", center.detach(), persistent=False)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point of the ball to each of ``x`` (B, *input), in the Euclidean norm."""
+        center = self.center.to(x)
+        offset = x - center
+        length = torch.linalg.vector_norm(offset.flatten(1), dim=1).reshape(-1, *[1] * (x.dim() - 1))
+        inside = self.radius * (1 - 4 * torch.finfo(x.dtype).eps)  # so that rounding does not leave it
+        return torch.where(length > inside, center + offset * (inside / length.clamp_min(inside)), x)
+
+    def contains(self, x: Tensor) -> bool:
+        """Whether every one of ``x`` (B, *input) lies inside, up to the rounding of its type; NaN never does."""
+        offset = x.double() - self.center.to(x.device, torch.float64)
+        length = torch.linalg.vector_norm(offset.flatten(1), dim=1)
+        size = self.radius + float(torch.linalg.vector_norm(self.center.double()))
+        return bool((length <= self.radius + torch.finfo(x.dtype).eps * size).all())
+
+    def sample(
+        self, size: int, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draw ``size`` inputs of ``shape`` uniformly, (size, *shape), on the generator's device.
+
+        Raises:
+            ValueError: the center is of another shape.
+        """
+        self.check_shape(shape)
+        device = generator.device
+        direction = torch.randn((size, *shape), generator=generator, device=device, dtype=dtype)
+        length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+        share = torch.rand(size, generator=generator, device=device, dtype=dtype) ** (1 / max(1, math.prod(shape)))
+        step = (self.radius * share / length).reshape(-1, *[1] * len(shape))
+        return self.project(self.center.to(device, dtype) + step * direction)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a ``ValueError`` unless the center is one input of ``shape``."""
+        if tuple(self.center.shape) != tuple(shape):
+            raise ValueError(
+                f"ball.center of shape {tuple(self.center.shape)} is not one input of shape {tuple(shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        """Shape and radius."""
+        return f"center: {tuple(self.center.shape)}, radius: {self.radius:g}"
+
+
+Domain = Box | Ball
+"""Either; both project, sample and contain."""

@@ -1,53 +1,181 @@
-"""What a chain is made of: affine maps, elementwise activations, maps with a known Lipschitz constant, sums."""
+"""What a chain is made of: affine maps, elementwise activations, maps with a known Lipschitz constant, sums.
 
-from collections.abc import Callable
+Each operation evaluates (in the type of its input), bounds its own Lipschitz constant, and maps intervals to intervals.
+Everything is rounded outwards: ``(low, high)`` holds the exact result of the exact operation.
+"""
+
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from cheaplip.bracket.activations import Activation
+from cheaplip.bracket.spectral import convolution_norm, matrix_norm
 
-__all__ = ["Concatenation", "Elementwise", "Matrix", "Nonnegative", "Operation", "Scaling", "Sum"]
+__all__ = [
+    "Affine",
+    "Concatenation",
+    "Contraction",
+    "Convolution",
+    "Elementwise",
+    "Interval",
+    "Matrix",
+    "Nonnegative",
+    "Operation",
+    "Scaling",
+    "Sum",
+]
 
-Weight = Callable[[], Tensor | None]
-"""Gives the layer's present weight, so that a chain follows its model through training."""
+Weight = Callable[[], Tensor]
+"""Gives the layer's present weight in float64, so that a chain follows its model through training."""
 
+Interval = tuple[Tensor, Tensor]
+"""Smallest and largest values, each (1, \\*shape) float64."""
 
-def _as(weight: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if weight is None else weight.to(like.dtype)
+_EPS = torch.finfo(torch.float64).eps
+_SMALL = 1 << 19  # entries of a convolution's matrix, up to which its norm is computed from that
+_UP = 1 + 1e-12  # for sums of a few million positive terms, and products
 
 
 @dataclass(frozen=True)
 class Matrix:
     """x ↦ W x + b over the last dimension."""
 
-    weight: Callable[[], Tensor]
-    bias: Weight
+    weight: Weight
+    bias: Weight | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight().to(x.dtype), _as(self.bias(), x))
+        return _plus(self.linear(x), self.bias)
 
     def linear(self, x: Tensor) -> Tensor:
         """The map without its constant."""
         return F.linear(x, self.weight().to(x.dtype))
+
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """From above: the spectral norm, the largest row sum (inf) or column sum (1) of |W|."""
+        weight = self.weight().detach()
+        if norm == 2:
+            return matrix_norm(weight)
+        return float(weight.abs().sum(dim=1 if norm == math.inf else 0).max()) * _UP
+
+    def row_norms(self, shape: tuple[int, ...]) -> Tensor:
+        """Euclidean norm of each output's row, from above; broadcasts to the output."""
+        norms: Tensor = torch.linalg.vector_norm(self.weight().detach(), dim=1)
+        return norms * _UP
+
+    def interval(self, x: Interval) -> Interval:
+        """Centre and radius: W c + b ± |W| r."""
+        weight = self.weight().detach()
+        return _centred(x, self.__call__, lambda r: F.linear(r, weight.abs()), self.bias, weight.shape[1])
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution over the last dimensions, padded with zeros or periodically.
+
+    Attributes:
+        weight: (out, in / groups, \\*kernel).
+        bias: (out, 1, …), or None.
+        padding: (before, after) of each spatial dimension.
+        stride, dilation: of each spatial dimension.
+        groups: as in the layer.
+        circular: padded periodically.
+    """
+
+    weight: Weight
+    bias: Weight | None
+    padding: tuple[tuple[int, int], ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    circular: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _plus(self.linear(x), self.bias)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The map without its constant."""
+        return self._convolve(x, self.weight().to(x.dtype))
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        widths = [n for pair in reversed(self.padding) for n in pair]
+        if any(widths):
+            x = F.pad(x, widths, mode="circular" if self.circular else "constant")
+        convolve: Callable[..., Tensor] = {3: F.conv1d, 4: F.conv2d}[x.dim()]
+        return convolve(x, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """From above; for the spectral norm see :func:`cheaplip.bracket.spectral.convolution_norm`."""
+        weight, size = self.weight().detach(), shapes[0][1:]
+        padded = tuple(n + sum(pair) for n, pair in zip(size, self.padding, strict=True))
+        copies = 1  # of an entry, in the padded image
+        if self.circular:
+            copies = math.prod(-(-p // n) for p, n in zip(padded, size, strict=True))
+        if norm == math.inf:
+            return float(weight.abs().flatten(1).sum(dim=1).max()) * _UP
+        if norm == 1:  # an entry meets each tap of its channel once, or each of its copies does
+            grouped = weight.abs().reshape(self.groups, -1, *weight.shape[1:])
+            return float(grouped.sum(dim=1).flatten(2).sum(dim=2).max()) * copies * _UP
+        if math.prod(shapes[0]) * weight.shape[0] * math.prod(padded) <= _SMALL:  # written out
+            eye = torch.eye(math.prod(shapes[0]), dtype=torch.float64, device=weight.device)
+            return matrix_norm(self._convolve(eye.reshape(-1, *shapes[0]), weight).flatten(1))
+        spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
+        periodic = self.circular and set(self.stride) == {1}
+        periodic = periodic and all(p - s + 1 == n for p, s, n in zip(padded, spans, size, strict=True))
+        bound = convolution_norm(
+            weight,
+            size if periodic else padded,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            circular=periodic,
+        )
+        return bound if periodic else bound * math.sqrt(copies) * _UP
+
+    def row_norms(self, shape: tuple[int, ...]) -> Tensor:
+        """Euclidean norm of each output's row, from above; broadcasts to the output."""
+        weight = self.weight().detach()
+        # around a small torus one entry may meet several taps of a filter: then the sum of |taps| bounds the row
+        norms = weight.abs().flatten(1).sum(dim=1) if self.circular else weight.flatten(1).norm(dim=1)
+        return norms.reshape(-1, *[1] * (weight.dim() - 2)) * _UP
+
+    def interval(self, x: Interval) -> Interval:
+        """Centre and radius."""
+        weight = self.weight().detach()
+        return _centred(
+            x, self.__call__, lambda r: self._convolve(r, weight.abs()), self.bias, math.prod(weight.shape[1:])
+        )
 
 
 @dataclass(frozen=True)
 class Scaling:
     """x ↦ s ⊙ x + b, with s and b that broadcast to one input."""
 
-    scale: Callable[[], Tensor]
-    shift: Weight
+    scale: Weight
+    bias: Weight | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        shift = _as(self.shift(), x)
-        return self.linear(x) if shift is None else self.linear(x) + shift
+        return _plus(self.linear(x), self.bias)
 
     def linear(self, x: Tensor) -> Tensor:
         """The map without its constant."""
         return x * self.scale().to(x.dtype)
+
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """The largest |s|, in every norm."""
+        return float(self.scale().detach().abs().max())
+
+    def row_norms(self, shape: tuple[int, ...]) -> Tensor:
+        """|s|."""
+        return self.scale().detach().abs()
+
+    def interval(self, x: Interval) -> Interval:
+        """Centre and radius."""
+        return _centred(x, self.__call__, lambda r: r * self.scale().detach().abs(), self.bias, 1)
 
 
 @dataclass(frozen=True)
@@ -61,6 +189,25 @@ class Nonnegative:
 
     linear = __call__
 
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """Row sums (inf), column sums (1), and the root of their product (2, Schur's test)."""
+        with torch.enable_grad():
+            ones = torch.ones(1, *shapes[0], dtype=torch.float64, requires_grad=True)
+            sums = self.function(ones)
+            columns = torch.autograd.grad(sums.sum(), ones)[0]
+        row, column = float(sums.detach().max()), float(columns.max())
+        return {math.inf: row, 1: column, 2: math.sqrt(row * column)}[norm] * _UP
+
+    def row_norms(self, shape: tuple[int, ...]) -> Tensor:
+        """Row sums, which are larger."""
+        return self.function(torch.ones(1, *shape, dtype=torch.float64)) * _UP
+
+    def interval(self, x: Interval) -> Interval:
+        """Monotone."""
+        low, high = (self.function(end) for end in x)
+        margin = 4 * math.prod(x[0].shape) * _EPS * self.function(torch.maximum(x[0].abs(), x[1].abs()))
+        return low - margin, high + margin
+
 
 @dataclass(frozen=True)
 class Elementwise:
@@ -71,20 +218,68 @@ class Elementwise:
     def __call__(self, x: Tensor) -> Tensor:
         return self.activation.function(x)
 
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """The steepest slope, in every norm."""
+        return max(map(abs, self.activation.slopes))
+
+    def interval(self, x: Interval) -> Interval:
+        """The values between the ends."""
+        return self.activation.values_between(*x)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A map that is neither affine nor elementwise, with its Lipschitz constants.
+
+    Attributes:
+        function: the map.
+        constants: by norm, functions of the input's shape; a norm that is missing is not known.
+        kind: what it is, for messages.
+        monotone: each output grows with each input.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    constants: Mapping[float, Callable[[tuple[int, ...]], float]]
+    kind: str
+    monotone: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """The known constant, or inf."""
+        constant = self.constants.get(norm)
+        return math.inf if constant is None else constant(shapes[0])
+
+    def interval(self, x: Interval) -> Interval:
+        """The values of the ends where the map is monotone; elsewhere anything."""
+        low, high = (self.function(end) for end in x)
+        if not self.monotone:
+            return torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
+        return low, high
+
 
 @dataclass(frozen=True)
 class Sum:
-    """x₁ + x₂ + …; all of one shape, or broadcast to it."""
+    """s₁ x₁ + s₂ x₂ + …, all of one shape."""
 
-    signs: tuple[float, ...]
+    factors: tuple[float, ...]
 
     def __call__(self, *terms: Tensor) -> Tensor:
-        total = self.signs[0] * terms[0]
-        for sign, term in zip(self.signs[1:], terms[1:], strict=True):
-            total = total + sign * term
+        total = self.factors[0] * terms[0]
+        for factor, term in zip(self.factors[1:], terms[1:], strict=True):
+            total = total + factor * term
         return total
 
     linear = __call__
+
+    def interval(self, *terms: Interval) -> Interval:
+        """Sums of the ends."""
+        pairs = list(zip(self.factors, terms, strict=True))
+        low = sum((f * (x[0] if f >= 0 else x[1]) for f, x in pairs), torch.zeros((), dtype=torch.float64))
+        high = sum((f * (x[1] if f >= 0 else x[0]) for f, x in pairs), torch.zeros((), dtype=torch.float64))
+        margin = 4 * len(terms) * _EPS * sum(abs(f) * torch.maximum(x[0].abs(), x[1].abs()) for f, x in pairs)
+        return low - margin, high + margin
 
 
 @dataclass(frozen=True)
@@ -98,5 +293,32 @@ class Concatenation:
 
     linear = __call__
 
+    def interval(self, *parts: Interval) -> Interval:
+        """Side by side."""
+        return torch.cat([p[0] for p in parts], self.dim), torch.cat([p[1] for p in parts], self.dim)
 
-Operation = Matrix | Scaling | Nonnegative | Elementwise | Sum | Concatenation
+
+Affine = Matrix | Convolution | Scaling | Nonnegative
+Operation = Affine | Elementwise | Contraction | Sum | Concatenation
+
+
+def _plus(x: Tensor, bias: Weight | None) -> Tensor:
+    return x if bias is None else x + bias().to(x.dtype)
+
+
+def _centred(
+    x: Interval,
+    function: Callable[[Tensor], Tensor],
+    absolute: Callable[[Tensor], Tensor],
+    bias: Weight | None,
+    terms: int,
+) -> Interval:
+    """f(c) ± |A| r, and the rounding of sums of ``terms`` products of all but |A| max(|low|, |high|) + |b|."""
+    low, high = x
+    centre, radius = (low + high) / 2, (high - low) / 2
+    largest: Any = absolute(torch.maximum(low.abs(), high.abs()))
+    if bias is not None:
+        largest = largest + bias().detach().abs()
+    middle = function(centre).detach()
+    reach = absolute(radius) + 4 * (terms + 8) * _EPS * largest
+    return middle - reach, middle + reach

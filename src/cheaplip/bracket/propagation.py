@@ -1,0 +1,144 @@
+"""From a chain's operations to bounds: intervals of every value, and the product of norms."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cheaplip.bracket.chain import Chain, Step
+from cheaplip.bracket.operations import Concatenation, Contraction, Elementwise, Interval, Sum
+from cheaplip.domain import Ball, Box, Domain
+
+__all__ = ["Ranges", "norm_product", "pieces", "slope_ranges"]
+
+Ranges = Mapping[int, tuple[Tensor, Tensor]]
+"""Smallest and largest slopes of elementwise steps, by their index."""
+
+_UP = 1 + 1e-12
+
+
+def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None) -> float:
+    """Lipschitz constant of each value with respect to the input, step by step; that of the output.
+
+    A composition multiplies; a sum adds; parts side by side combine in the norm. A residual block x + g(x) gets
+    1 + Lip(g) times the constant of what comes before.
+
+    Args:
+        chain: the model.
+        norm: 1, 2 or inf.
+        ranges: slopes narrowed over a domain.
+
+    Returns:
+        An upper bound of Lip(f), rounded upwards; inf where an operation has no known constant in this norm.
+    """
+    shapes = [chain.shape, *(step.shape for step in chain.steps)]
+    bounds = [1.0]
+    for at, step in enumerate(chain.steps):
+        before = [bounds[i] for i in step.arguments]
+        if isinstance(step.operation, Sum):
+            bound = sum(abs(f) * b for f, b in zip(step.operation.factors, before, strict=True))
+        elif isinstance(step.operation, Concatenation):
+            bound = max(before) if norm == math.inf else sum(b**norm for b in before) ** (1 / norm)
+        elif isinstance(step.operation, Elementwise) and ranges and at in ranges:
+            low, high = ranges[at]
+            bound = float(torch.maximum(low.abs(), high.abs()).max()) * before[0]
+        else:
+            bound = step.operation.lipschitz(norm, tuple(shapes[i] for i in step.arguments)) * before[0]
+        bounds.append(math.inf if math.isnan(bound) else bound * _UP)  # 0 times an unknown constant is unknown
+    return bounds[-1]
+
+
+def pieces(chain: Chain, ranges: Ranges) -> list[tuple[Chain, Ranges]]:
+    """The chain cut wherever a single value carries everything: f is the composition of the pieces."""
+    last_use = {i: at for at, step in enumerate(chain.steps) for i in step.arguments}
+    start, found = 0, []
+    for at in range(len(chain.steps)):
+        if all(last_use.get(i, -1) <= at for i in range(at + 1)):
+            found.append(_piece(chain, ranges, start, at + 1))
+            start = at + 1
+    return found
+
+
+def joined(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, Ranges]:
+    """Steps ``start`` to ``stop`` as a chain of their own, where value ``start`` carries everything."""
+    return _piece(chain, ranges, start, stop)
+
+
+def _piece(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, Ranges]:
+    shape = chain.steps[start - 1].shape if start else chain.shape
+    steps: tuple[Step, ...] = tuple(
+        replace(step, arguments=tuple(i - start for i in step.arguments)) for step in chain.steps[start:stop]
+    )
+    return Chain(shape, steps, chain.device), {at - start: r for at, r in ranges.items() if start <= at < stop}
+
+
+@torch.no_grad()
+def slope_ranges(chain: Chain, domain: Domain | None) -> dict[int, tuple[Tensor, Tensor]]:
+    """Slopes of every activation for inputs in a domain, by interval propagation; none for an unbounded domain.
+
+    Each value is enclosed twice: in a box, and in the ball about the value of the domain's centre whose radius grows by
+    each operation's spectral norm; both enclosures are used, and everything is rounded outwards.
+
+    Args:
+        chain: the model.
+        domain: a box or a ball.
+
+    Returns:
+        By index of the step: smallest and largest slope of each entry, of the step's shape, float64.
+
+    Reference:
+        Gowal et al. 2018, "On the effectiveness of interval bound propagation", section 3.
+    """
+    if domain is None or not domain.bounded:
+        return {}
+    boxes: list[Interval] = [_input_box(chain, domain)]
+    low, high = boxes[0]
+    center = (low + high) / 2
+    radius = torch.linalg.vector_norm((high - low) / 2) if isinstance(domain, Box) else domain.radius
+    balls = [(center, float(radius) * _UP + 1e-300)]
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    shapes = [chain.shape, *(step.shape for step in chain.steps)]
+    for at, step in enumerate(chain.steps):
+        operation = step.operation
+        arguments = [boxes[i] for i in step.arguments]
+        reach = [balls[i][1] for i in step.arguments]
+        box: Interval = operation.interval(*arguments)
+        if not bool(torch.isfinite(box[0]).all() & torch.isfinite(box[1]).all()):
+            return found  # nothing is known from here on
+        around: Tensor | float
+        if isinstance(operation, Elementwise):
+            low, high = operation.activation.slopes_between(*arguments[0])
+            found[at] = (low[0], high[0])
+            around = outer = float(torch.maximum(low.abs(), high.abs()).max()) * reach[0]
+        elif isinstance(operation, Sum):
+            around = outer = sum(abs(f) * r for f, r in zip(operation.factors, reach, strict=True))
+        elif isinstance(operation, Concatenation):
+            around = outer = math.hypot(*reach)
+        else:
+            inner = shapes[step.arguments[0]]
+            around = outer = operation.lipschitz(2, (inner,)) * reach[0]
+            if not isinstance(operation, Contraction):
+                around = (operation.row_norms(inner) * reach[0]).clamp_max(outer)
+        exact = operation.interval(*((balls[i][0], balls[i][0]) for i in step.arguments))
+        center, rounding = (exact[0] + exact[1]) / 2, exact[1] - exact[0]
+        boxes.append(_narrowed(box, center, (around + rounding) * _UP))
+        balls.append((center, (outer + float(torch.linalg.vector_norm(rounding))) * _UP))
+    return found
+
+
+def _input_box(chain: Chain, domain: Domain) -> Interval:
+    if isinstance(domain, Ball):
+        center = domain.center.to(chain.device, torch.float64)[None]
+        reach = domain.radius * _UP + 4 * torch.finfo(torch.float64).eps * center.abs()
+        return center - reach, center + reach
+    low, high = domain.bounds(chain.device, torch.float64)
+    return low.expand(1, *chain.shape), high.expand(1, *chain.shape)
+
+
+def _narrowed(box: Interval, center: Tensor, reach: Tensor) -> Interval:
+    """What lies in the box and within ``reach`` of ``center``."""
+    if not bool(torch.isfinite(reach).all()):
+        return box
+    return torch.maximum(box[0], center - reach), torch.minimum(box[1], center + reach)
