@@ -204,7 +204,7 @@ class Elimination:
         if forward is None:
             forward = len(matrices[-1]) <= matrices[0].shape[1]
         scales = [_exponent(matrix) for matrix in matrices]
-        matrices = [torch.ldexp(matrix, torch.tensor(-k)) for matrix, k in zip(matrices, scales, strict=True)]
+        matrices = [matrix * 2.0**-k for matrix, k in zip(matrices, scales, strict=True)]
         if forward:
             matrices = [matrix.mT.contiguous() for matrix in matrices]
         else:
@@ -238,7 +238,7 @@ def _exponent(matrix: Tensor) -> int:
     size = float(matrix.abs().max())
     rows = matrix / size if size > 0 else matrix
     norm = size * math.sqrt(max(float(rows.square().sum()), 1.0) / min(matrix.shape))
-    return math.frexp(norm)[1] if norm > 0 and math.isfinite(norm) else 0
+    return min(max(math.frexp(norm)[1], -1000), 1000) if norm > 0 and math.isfinite(norm) else 0
 
 
 def _checked(
@@ -251,7 +251,7 @@ def _checked(
         )
     matrices: list[Tensor] = []
     for at, weight in enumerate(weights, start=1):
-        matrix = weight.detach().double()
+        matrix = weight.detach().cpu().double()
         if matrix.dim() != 2 or 0 in matrix.shape or (matrices and matrix.shape[1] != len(matrices[-1])):
             before = f", with n_in = {len(matrices[-1])}, the rows of weight {at - 1}" if matrices else ""
             raise ValueError(f"weight {at}: expected a matrix (n_out, n_in){before}, got shape {tuple(matrix.shape)}")

@@ -91,7 +91,7 @@ def optimise(
         For each hidden layer, (n,).
     """
     problem = Elimination.of(weights, slopes)
-    given = None if start is None else problem.ordered([t.detach().double() for t in start])
+    given = None if start is None else problem.ordered([t.detach().cpu().double() for t in start])
     return problem.ordered(_optimise(problem, given, accuracy, seconds))
 
 
@@ -107,7 +107,7 @@ def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Ten
         ValueError: shapes do not fit, or weights or slopes are not finite.
     """
     problem = Elimination.of(weights, slopes)
-    return _bound(problem, problem.ordered([t.detach().double() for t in multipliers]))
+    return _bound(problem, problem.ordered([t.detach().cpu().double() for t in multipliers]))
 
 
 def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 1e-3, seconds: float = 10.0) -> Tensor:
@@ -126,7 +126,7 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
         (n_out, n_out), symmetric, 0 on the diagonal; inf where nothing could be proved.
     """
     deadline = time.monotonic() + seconds
-    last = weights[-1].detach().double()
+    last = weights[-1].detach().cpu().double()
     bounds = last.new_zeros(len(last), len(last))
     pairs = torch.combinations(torch.arange(len(last))).tolist()
     start: list[Tensor] | None = None
