@@ -1,10 +1,22 @@
 """Train any PyTorch model to be stable, cheaply; say honestly how stable it is; prove what can be proved."""
 
+from cheaplip.bracket import Bracket, bracket
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
-from cheaplip.domain import Box
-from cheaplip.errors import BatchDependentLayerError, CheaplipWarning
+from cheaplip.domain import Ball, Box
+from cheaplip.errors import BatchDependentLayerError, CheaplipWarning, UnsupportedLayerError
 from cheaplip.pairs import PairSet
 
-__all__ = ["CLIP", "BatchDependentLayerError", "Box", "CheaplipWarning", "DiscrepancyPrinciple", "PairSet"]
+__all__ = [
+    "CLIP",
+    "Ball",
+    "BatchDependentLayerError",
+    "Box",
+    "Bracket",
+    "CheaplipWarning",
+    "DiscrepancyPrinciple",
+    "PairSet",
+    "UnsupportedLayerError",
+    "bracket",
+]
 __version__ = "0.1.0"

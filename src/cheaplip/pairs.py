@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.distributed import ranks, replace_, steepest, union, unwrapped, without_broadcast
-from cheaplip.domain import Box
+from cheaplip.domain import Box, Domain
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.quotient import Norm, at_least_float32, distance, quotient
 
@@ -79,7 +79,7 @@ class PairSet(nn.Module):
         x: Tensor,
         *,
         size: int = 32,
-        domain: Box | None = None,
+        domain: Domain | None = None,
         start: Start = "noise",
         step: Step = "power",
         step_size: float | None = None,

@@ -252,11 +252,17 @@ class Contraction:
         return math.inf if constant is None else constant(shapes[0])
 
     def interval(self, x: Interval) -> Interval:
-        """The values of the ends where the map is monotone; elsewhere anything."""
-        low, high = (self.function(end) for end in x)
-        if not self.monotone:
-            return torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
-        return low, high
+        """The values of the ends where the map is monotone; elsewhere those of the middle, and what Lip allows."""
+        low, high = x
+        if self.monotone:
+            return self.function(low), self.function(high)
+        constant = self.constants.get(math.inf)
+        middle = self.function((low + high) / 2)
+        if constant is None:
+            return torch.full_like(middle, -math.inf), torch.full_like(middle, math.inf)
+        radius = ((high - low) / 2).flatten(1).amax(dim=1).reshape(-1, *[1] * (middle.dim() - 1))
+        reach = constant(tuple(low.shape[1:])) * radius * _UP + 1e-13 * (1 + middle.abs())
+        return middle - reach, middle + reach
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from cheaplip.bracket.chain import Chain, Step
 from cheaplip.bracket.operations import Concatenation, Contraction, Elementwise, Interval, Sum
 from cheaplip.domain import Ball, Box, Domain
 
-__all__ = ["Ranges", "norm_product", "pieces", "slope_ranges"]
+__all__ = ["Ranges", "enclose", "norm_product", "pieces", "slope_ranges"]
 
 Ranges = Mapping[int, tuple[Tensor, Tensor]]
 """Smallest and largest slopes of elementwise steps, by their index."""
 
 _UP = 1 + 1e-12
+_ENTRIES = 1 << 22  # of the largest value of all inputs enclosed at once
 
 
 def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None) -> float:
@@ -59,6 +60,26 @@ def pieces(chain: Chain, ranges: Ranges) -> list[tuple[Chain, Ranges]]:
             found.append(_piece(chain, ranges, start, at + 1))
             start = at + 1
     return found
+
+
+@torch.no_grad()
+def enclose(chain: Chain, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""What lies certainly below and above the exact outputs for inputs (B, \*shape) float64: intervals without width.
+
+    Infinite where an operation has no known enclosure.
+    """
+    count = max(1, _ENTRIES // max([1, *(math.prod(step.shape) for step in chain.steps)]))
+    if len(x) > count:
+        parts = [enclose(chain, part) for part in torch.split(x, count)]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    last_use = {i: at for at, step in enumerate(chain.steps) for i in step.arguments}
+    boxes = {0: (x, x)}
+    for at, step in enumerate(chain.steps):
+        boxes[at + 1] = step.operation.interval(*(boxes[i] for i in step.arguments))
+        for i in [i for i in boxes if last_use.get(i, at + 1) <= at]:
+            del boxes[i]
+    low, high = boxes[len(chain.steps)]
+    return torch.where(low.isnan(), -math.inf, low), torch.where(high.isnan(), math.inf, high)
 
 
 def joined(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, Ranges]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from cheaplip.cli.bracket import Bracket
 from cheaplip.cli.compare import Compare
 from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
 from cheaplip.cli.evaluate import Evaluate
@@ -17,9 +18,15 @@ from cheaplip.cli.report import Report
 from cheaplip.cli.train import Train
 from cheaplip.experiments.training import Interrupted
 
-__all__ = ["Compare", "Evaluate", "Report", "Train", "run"]
+__all__ = ["Bracket", "Compare", "Evaluate", "Report", "Train", "run"]
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "compare": Compare, "evaluate": Evaluate, "report": Report}
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "train": Train,
+    "compare": Compare,
+    "evaluate": Evaluate,
+    "bracket": Bracket,
+    "report": Report,
+}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "metrics_table",
     "print_json",
     "progress_display",
+    "search_bar",
     "show_table",
     "shown_warnings",
     "training_bar",
@@ -123,6 +124,19 @@ def attack_bar(bar: Progress, interrupt: Interrupt) -> Callable[[str, str, int, 
         if name not in tasks:
             tasks[name] = _task(bar, name)
         bar.update(tasks[name], completed=done, total=total)
+
+    return update
+
+
+def search_bar(bar: Progress, run: str, interrupt: Interrupt) -> Callable[[int, int], None]:
+    tasks: list[TaskID] = []
+
+    def update(done: int, total: int) -> None:
+        if interrupt():
+            raise KeyboardInterrupt
+        if not tasks:
+            tasks.append(_task(bar, f"search {run}"))
+        bar.update(tasks[0], completed=done, total=total)
 
     return update
 

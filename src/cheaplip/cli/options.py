@@ -7,7 +7,16 @@ from typing import Any
 from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
 from cheaplip.experiments.data import Data, load
 
-__all__ = ["check_samples", "command_line", "load_data", "parse_names", "parse_numbers", "parse_radii", "parse_seeds"]
+__all__ = [
+    "check_samples",
+    "command_line",
+    "load_data",
+    "parse_names",
+    "parse_norm",
+    "parse_numbers",
+    "parse_radii",
+    "parse_seeds",
+]
 
 
 def load_data(config: TrainConfig) -> Data:
@@ -27,6 +36,13 @@ def parse_numbers(option: str, text: str) -> list[float]:
         return list(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def parse_norm(text: str) -> float:
+    try:
+        return {"1": 1.0, "2": 2.0, "inf": float("inf")}[text.strip()]
+    except KeyError:
+        raise ConfigError(f"norm: expected 1, 2 or inf, got {text!r}") from None
 
 
 def parse_seeds(text: str) -> list[int]:

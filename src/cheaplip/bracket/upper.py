@@ -1,0 +1,185 @@
+"""The upper end: several sound bounds of a chain, and the best of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cheaplip.bracket import lipsdp
+from cheaplip.bracket.chain import Chain
+from cheaplip.bracket.operations import Contraction, Elementwise, Nonnegative
+from cheaplip.bracket.propagation import Ranges, joined, norm_product, pieces
+from cheaplip.errors import UnsupportedLayerError
+
+__all__ = ["METHODS", "Upper", "pair_bounds", "upper_bound"]
+
+METHODS = ("lipsdp", "closed-form", "absolute", "norms")
+"""lipsdp: optimised multipliers; closed-form: multipliers at once; absolute: products of absolute values (norms 1 and
+inf); norms: products of norms. Parts of a model that a method does not know are bounded by their norms."""
+
+_EPS = torch.finfo(torch.float64).eps
+_WIDTH = 2600  # of a value that is written out as neurons
+_ENTRIES = 1 << 24  # of a matrix
+
+
+class Upper(NamedTuple):
+    """An upper bound of Lip(f).
+
+    Attributes:
+        value: the bound; inf where nothing is proved.
+        method: what proved it; "none" with inf.
+        reason: why nothing is proved; otherwise empty.
+    """
+
+    value: float
+    method: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A part of a chain: f is the composition of its runs.
+
+    Attributes:
+        chain, ranges: the part.
+        norm: in which ``product`` and ``slack`` hold.
+        product: its product of norms.
+        dense: its weights and slopes; None where it has operations without them, or would be too large.
+        slack: how much its Lipschitz constant may differ from that of ``dense``, for the rounding of merged matrices:
+            an entry of A B is wrong by n ε (|A| |B|) at most, and ‖|A| |B|‖₂ ≤ n ‖A‖₂ ‖B‖₂.
+    """
+
+    chain: Chain
+    product: float
+    dense: tuple[list[Tensor], list[tuple[Tensor, Tensor]]] | None
+    slack: float
+
+
+def upper_bound(
+    chain: Chain, norm: float, ranges: Ranges, method: str | None = None, *, seconds: float = 20.0
+) -> Upper:
+    """The smallest of the bounds that apply, or the one asked for.
+
+    Args:
+        chain: the model.
+        norm: 1, 2 or inf.
+        ranges: slopes narrowed over a domain; may be empty.
+        method: one of ``METHODS``. None: all that apply.
+        seconds: for the optimisation of multipliers.
+
+    Raises:
+        ValueError: the method does not exist in this norm.
+    """
+    known = ("lipsdp", "closed-form", "norms") if norm == 2 else ("absolute", "norms")
+    if method is not None and method not in known:
+        raise ValueError(f"method: expected one of {', '.join(known)} in norm {norm:g}, got {method!r}")
+    runs = _runs(chain, norm, ranges)
+    if math.prod(run.product for run in runs) == math.inf:
+        unknown = [
+            f"{step.path!r} ({step.operation.kind})"
+            for step in chain.steps
+            if isinstance(step.operation, Contraction) and step.operation.lipschitz(norm, (chain.shape,)) == math.inf
+        ]
+        return Upper(
+            math.inf, "none", f"no Lipschitz constant in norm {norm:g} is known for layer {', '.join(unknown)}"
+        )
+    found = [
+        Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / len(runs)) for run in runs)), name)
+        for name in (known if method is None else (method,))
+        if name == "norms" or any(run.dense is not None for run in runs)
+    ]
+    if not found:
+        return Upper(math.inf, "none", f"no part of the model can be bounded by {method!r}: use method='norms'")
+    return min(found, key=lambda upper: upper.value)
+
+
+def pair_bounds(chain: Chain, ranges: Ranges, *, seconds: float = 20.0) -> Tensor:
+    """Upper bounds of Lip(f_i − f_j) for every pair of outputs, (C, C) float64, with zeros on the diagonal.
+
+    The last run bounds the pairs; what comes before it, its Lipschitz constant. Where the last run cannot be written
+    out, |f_i − f_j| ≤ √2 ‖f‖.
+    """
+    *body, last = _runs(chain, 2, ranges)
+    names = ("lipsdp", "norms")
+    before = math.prod(min(_run_bound(run, 2, name, seconds / 2) for name in names) for run in body)
+    count = math.prod(chain.out_shape)
+    apart = 1 - torch.eye(count, dtype=torch.float64, device=chain.device)
+    whole = math.sqrt(2) * before * min(_run_bound(last, 2, name, seconds / 2) for name in names)
+    if last.dense is None:
+        return apart * _rounded(whole)
+    pairs = before * (lipsdp.pair_bounds(*last.dense, seconds=seconds / 2) + math.sqrt(2) * last.slack)
+    return apart * torch.minimum(pairs.nan_to_num(math.inf), torch.full_like(pairs, whole)) * (1 + 1e-12)
+
+
+def _runs(chain: Chain, norm: float, ranges: Ranges) -> list[_Run]:
+    """As much of the chain as possible together, wherever it can be written out."""
+    lengths = [len(piece.steps) for piece, _ in pieces(chain, ranges)]
+    stops = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    runs, start = [], 0
+    for at, stop in enumerate(stops):
+        here = stops[at - 1] if at else 0
+        if not _small(joined(chain, {}, here, stop)[0]):
+            if here > start:
+                runs.append(_run(*joined(chain, ranges, start, here), norm, written=True))
+            runs.append(_run(*joined(chain, ranges, here, stop), norm, written=False))
+            start = stop
+    if start < len(chain.steps) or not runs:
+        runs.append(_run(*joined(chain, ranges, start, len(chain.steps)), norm, written=True))
+    return runs
+
+
+def _small(piece: Chain) -> bool:
+    shapes = [piece.shape, *(step.shape for step in piece.steps)]
+    return all(
+        not isinstance(step.operation, Contraction)
+        and math.prod(step.shape) <= _WIDTH
+        and sum(math.prod(shapes[i]) for i in step.arguments) * math.prod(step.shape) <= _ENTRIES
+        for step in piece.steps
+    )
+
+
+def _run(chain: Chain, ranges: Ranges, norm: float, *, written: bool) -> _Run:
+    product = norm_product(chain, norm, ranges)
+    affine = sum(not isinstance(step.operation, Elementwise) for step in chain.steps)
+    if not written or affine == 0:
+        return _Run(chain, product, None, 0.0)
+    try:
+        with torch.no_grad():
+            weights, slopes = chain.dense(ranges, limit=_ENTRIES)
+    except UnsupportedLayerError:  # too large once merged
+        return _Run(chain, product, None, 0.0)
+    size = max(max(weight.shape) for weight in weights)
+    moves = sum(isinstance(step.operation, Nonnegative) for step in chain.steps)
+    merged = max(0, affine - len(weights)) if moves < affine else 0
+    loose = norm_product(chain, norm)
+    return _Run(chain, product, (weights, slopes), 4 * _EPS * (merged * size**2 + len(weights) * size) * loose)
+
+
+def _run_bound(run: _Run, norm: float, method: str, seconds: float) -> float:
+    if run.dense is None or method == "norms":
+        return run.product
+    weights, slopes = run.dense
+    if method == "absolute":
+        return _absolute(weights, slopes, norm) + run.slack
+    multipliers = lipsdp.closed_form(weights, slopes)
+    if method == "lipsdp":
+        multipliers = lipsdp.optimise(weights, slopes, start=multipliers, seconds=seconds)
+    return lipsdp.certify(weights, slopes, multipliers).value + run.slack
+
+
+def _absolute(weights: Sequence[Tensor], slopes: Sequence[tuple[Tensor, Tensor]], norm: float) -> float:
+    """‖|W_L| S_{L−1} … S_1 |W_1|‖ in norm inf (row sums) or 1 (column sums), S the largest slopes in size."""
+    steepest = [torch.maximum(low.abs(), high.abs()) for low, high in slopes]
+    if norm == 1:
+        weights, steepest = [weight.T for weight in reversed(weights)], steepest[::-1]
+    sums = weights[0].abs().sum(dim=1)
+    for weight, steep in zip(weights[1:], steepest, strict=True):
+        sums = weight.abs() @ (steep * sums)
+    return float(sums.max()) * (1 + 1e-12)
+
+
+def _rounded(value: float) -> float:
+    return value * (1 + 1e-12)

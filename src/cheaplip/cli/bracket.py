@@ -1,0 +1,65 @@
+"""``cheaplip bracket``."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from cheaplip.bracket.upper import METHODS
+from cheaplip.cli.console import Interrupt, print_json, progress_display, search_bar, show_table
+from cheaplip.cli.options import parse_norm
+from cheaplip.experiments.bracketing import bracket_run
+from cheaplip.experiments.config import ConfigError, check_choice
+from cheaplip.experiments.runs import RunFolder
+
+__all__ = ["Bracket"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """Bracket the Lipschitz constant of a finished run's model; in norm 2 both ends join its metrics.json."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run's folder"""
+    norm: str = "2"
+    """of inputs and outputs: 2, 1 or inf"""
+    method: str | None = None
+    """the upper bound to use; unset: the best of all"""
+    seconds: float = 30.0
+    """for the search from below, about"""
+    json: bool = False
+    """print both ends as JSON, and nothing else, on standard output"""
+
+    def __call__(self, interrupt: Interrupt) -> None:
+        """Bracket, then print both ends."""
+        norm = parse_norm(self.norm)
+        if self.method is not None:
+            check_choice("method", self.method, METHODS)
+        if not 0 <= self.seconds < math.inf:
+            raise ConfigError(f"seconds: expected a finite number of at least 0, got {self.seconds}")
+        with progress_display() as bar:
+            found = bracket_run(
+                RunFolder(self.run),
+                norm=norm,
+                method=self.method,
+                seconds=self.seconds,
+                progress=search_bar(bar, self.run.name, interrupt),
+            )
+        print_json(found) if self.json else show_table(_table(self.run.name, found))
+
+
+def _table(name: str, found: dict[str, Any]) -> Table:
+    table = Table(title=f"{name}: lower ≤ Lip(f) ≤ upper")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key in ("lower", "upper", "gap"):
+        table.add_row(key, "∞" if found[key] is None else f"{found[key]:.6g}")
+    table.add_row("method", found["method"])
+    table.add_row("norm", str(found["norm"]))
+    table.add_row("seconds", f"{found['seconds']:.1f}")
+    if found["reason"]:
+        table.add_row("reason", found["reason"])
+    return table
