@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cheaplip.bracket.chain import Chain, check_chain_norm, read
 from cheaplip.bracket.lower import largest_quotient
-from cheaplip.bracket.propagation import enclose, slope_ranges
+from cheaplip.bracket.propagation import enclose
 from cheaplip.bracket.upper import METHODS, Upper, pair_bounds, upper_bound
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.errors import UnsupportedLayerError
@@ -110,10 +110,7 @@ def bracket(
     shape = _shape(shape, domain, x)
     _check_model(model, shape, x)
     chain, reason = _chain(model, shape)
-    if chain is None:
-        upper = Upper(math.inf, "none", reason)
-    else:
-        upper = upper_bound(chain, norm, slope_ranges(chain, domain), method)
+    upper = Upper(math.inf, "none", reason) if chain is None else upper_bound(chain, norm, domain, method)
     exact = None if chain is None else partial(enclose, chain)
     starts = _starts(model, domain, shape, generator) if x is None else x
     if exact is not None and not bool(torch.isfinite(torch.cat(exact(starts[:1].double()))).all()):
@@ -177,7 +174,7 @@ def pairwise(
     chain = read(model, shape)
     if len(chain.out_shape) != 1:
         raise ValueError(f"expected a model with outputs (B, C), got (B, {', '.join(map(str, chain.out_shape))})")
-    return pair_bounds(chain, slope_ranges(chain, domain), seconds=seconds)
+    return pair_bounds(chain, domain, seconds=seconds)
 
 
 def _shape(shape: tuple[int, ...] | None, domain: Domain | None, x: Tensor | None) -> tuple[int, ...]:

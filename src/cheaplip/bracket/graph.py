@@ -78,8 +78,8 @@ class Graph:
     def emit(self, node: fx.Node, operation: Operation, *values: int, shape: Sequence[int] | None = None) -> int:
         """Add a step, of the node's own shape (with its batch) unless told; returns where its value is."""
         result = tuple(node.meta["val"].shape if shape is None else shape)
-        if result[0] != BATCH:
-            raise refusal(node, "it moves the batch from the first dimension")
+        if not result or result[0] != BATCH:
+            raise refusal(node, "it moves the batch from the first dimension, or reduces over it")
         operation, sources = self._fused(operation, values)
         self.steps.append(Step(operation, sources, result[1:], layer_path(node)))
         return len(self.steps)

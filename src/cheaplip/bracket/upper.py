@@ -10,19 +10,24 @@ from torch import Tensor
 
 from cheaplip.bracket import lipsdp
 from cheaplip.bracket.chain import Chain
+from cheaplip.bracket.exact import exact_constant
 from cheaplip.bracket.operations import Contraction, Elementwise, Nonnegative
-from cheaplip.bracket.propagation import Ranges, joined, norm_product, pieces
+from cheaplip.bracket.propagation import Ranges, joined, norm_product, pieces, slope_ranges
+from cheaplip.domain import Ball, Domain
 from cheaplip.errors import UnsupportedLayerError
 
 __all__ = ["METHODS", "Upper", "pair_bounds", "upper_bound"]
 
-METHODS = ("lipsdp", "closed-form", "absolute", "norms")
-"""lipsdp: optimised multipliers; closed-form: multipliers at once; absolute: products of absolute values (norms 1 and
-inf); norms: products of norms. Parts of a model that a method does not know are bounded by their norms."""
+METHODS = ("exact", "lipsdp", "closed-form", "absolute", "norms")
+"""exact: every region of a small piecewise linear network; lipsdp: optimised multipliers; closed-form: multipliers at
+once; absolute: products of absolute values (norms 1 and inf); norms: products of norms. Parts of a model that lipsdp,
+closed-form or absolute do not know are bounded by their norms."""
 
 _EPS = torch.finfo(torch.float64).eps
 _WIDTH = 2600  # of a value that is written out as neurons
 _ENTRIES = 1 << 24  # of a matrix
+_NEURONS, _NEURONS_ON_A_LINE = 12, 100  # of a network whose regions are enumerated unasked; with one input
+_REGIONS, _MOST_REGIONS = 400, 20_000  # to enumerate: unasked, and asked
 
 
 class Upper(NamedTuple):
@@ -59,24 +64,33 @@ class _Run:
 
 
 def upper_bound(
-    chain: Chain, norm: float, ranges: Ranges, method: str | None = None, *, seconds: float = 20.0
+    chain: Chain,
+    norm: float,
+    domain: Domain | None = None,
+    method: str | None = None,
+    *,
+    seconds: float = 20.0,
 ) -> Upper:
     """The smallest of the bounds that apply, or the one asked for.
 
     Args:
         chain: the model.
         norm: 1, 2 or inf.
-        ranges: slopes narrowed over a domain; may be empty.
+        domain: where inputs live. None: all of space.
         method: one of ``METHODS``. None: all that apply.
         seconds: for the optimisation of multipliers.
 
     Raises:
         ValueError: the method does not exist in this norm.
     """
-    known = ("lipsdp", "closed-form", "norms") if norm == 2 else ("absolute", "norms")
+    known = ("exact", "lipsdp", "closed-form", "norms") if norm == 2 else ("absolute", "norms")
     if method is not None and method not in known:
         raise ValueError(f"method: expected one of {', '.join(known)} in norm {norm:g}, got {method!r}")
-    runs = _runs(chain, norm, ranges)
+    if method == "exact" or (method is None and norm == 2 and _is_tiny(chain)):
+        exact = _exact(chain, domain, _REGIONS if method is None else _MOST_REGIONS)
+        if method == "exact" or exact.value < math.inf:
+            return exact
+    runs = _runs(chain, norm, slope_ranges(chain, domain))
     if math.prod(run.product for run in runs) == math.inf:
         unknown = [
             f"{step.path!r} ({step.operation.kind})"
@@ -89,20 +103,34 @@ def upper_bound(
     found = [
         Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / len(runs)) for run in runs)), name)
         for name in (known if method is None else (method,))
-        if name == "norms" or any(run.dense is not None for run in runs)
+        if name != "exact" and (name == "norms" or any(run.dense is not None for run in runs))
     ]
     if not found:
         return Upper(math.inf, "none", f"no part of the model can be bounded by {method!r}: use method='norms'")
     return min(found, key=lambda upper: upper.value)
 
 
-def pair_bounds(chain: Chain, ranges: Ranges, *, seconds: float = 20.0) -> Tensor:
+def _is_tiny(chain: Chain) -> bool:
+    neurons = sum(math.prod(step.shape) for step in chain.steps if isinstance(step.operation, Elementwise))
+    return neurons <= (_NEURONS_ON_A_LINE if math.prod(chain.shape) == 1 else _NEURONS)
+
+
+def _exact(chain: Chain, domain: Domain | None, regions: int) -> Upper:
+    if isinstance(domain, Ball):
+        return Upper(math.inf, "none", "the exact constant is known on boxes: expected a Box or no domain, got a Ball")
+    try:
+        return Upper(_rounded(exact_constant(chain, domain, limit=regions).upper), "exact")
+    except (UnsupportedLayerError, ValueError, ImportError) as error:
+        return Upper(math.inf, "none", str(error))
+
+
+def pair_bounds(chain: Chain, domain: Domain | None = None, *, seconds: float = 20.0) -> Tensor:
     """Upper bounds of Lip(f_i − f_j) for every pair of outputs, (C, C) float64, with zeros on the diagonal.
 
     The last run bounds the pairs; what comes before it, its Lipschitz constant. Where the last run cannot be written
     out, |f_i − f_j| ≤ √2 ‖f‖.
     """
-    *body, last = _runs(chain, 2, ranges)
+    *body, last = _runs(chain, 2, slope_ranges(chain, domain))
     names = ("lipsdp", "norms")
     before = math.prod(min(_run_bound(run, 2, name, seconds / 2) for name in names) for run in body)
     count = math.prod(chain.out_shape)
