@@ -53,7 +53,7 @@ def descend(
 def _evaluate(problem: Elimination, sizes: list[int], p: float, logs: Tensor) -> tuple[float, Tensor]:
     """½ log of G's Schatten norm, and its gradient in log T; inf where elimination fails."""
     steps = problem.run([x.exp() for x in torch.split(logs, sizes)])
-    if steps is None:
+    if len(steps) < len(sizes):
         return math.inf, logs
     eigenvalues, vectors = torch.linalg.eigh(steps[-1].gram)
     top = eigenvalues[-1].clamp_min(1e-290)

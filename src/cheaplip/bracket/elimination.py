@@ -175,7 +175,7 @@ def top_eigenvalue(gram: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Elimination:
-    """A network in the order in which its layers are eliminated, each weight scaled by a power of two to a norm near 1.
+    """A network in the order in which its layers are eliminated, each weight scaled by a power of two.
 
     Attributes:
         first: the matrix at the start.
@@ -183,6 +183,7 @@ class Elimination:
         layers: in order.
         forward: whether the order runs from the inputs to the outputs, on the transposed network.
         exponent: the scales' product is 2**exponent.
+        lift: from increments that the last layer's weight takes to those of the network's end; None: the same.
     """
 
     first: Tensor
@@ -190,12 +191,19 @@ class Elimination:
     layers: tuple[Layer, ...]
     forward: bool
     exponent: int
+    lift: Tensor | None
 
     @staticmethod
     def of(
-        weights: Sequence[Tensor], slopes: Sequence[tuple[Tensor, Tensor]], *, forward: bool | None = None
+        weights: Sequence[Tensor],
+        slopes: Sequence[tuple[Tensor, Tensor]],
+        *,
+        forward: bool | None = None,
+        scaled: bool = True,
     ) -> "Elimination":
         """Read W_1 … W_L and the slopes of the L − 1 hidden layers; ``forward`` as fits best, unless it is given.
+
+        Without ``scaled`` the weights stay as they are, and a bound with given multipliers is continuous in them.
 
         Raises:
             ValueError: shapes do not fit, or entries are not finite.
@@ -203,31 +211,40 @@ class Elimination:
         matrices, ranges = _checked(weights, slopes)
         if forward is None:
             forward = len(matrices[-1]) <= matrices[0].shape[1]
-        scales = [_exponent(matrix) for matrix in matrices]
+        scales = [_exponent(matrix) if scaled else 0 for matrix in matrices]
         matrices = [matrix * 2.0**-k for matrix, k in zip(matrices, scales, strict=True)]
         if forward:
             matrices = [matrix.mT.contiguous() for matrix in matrices]
         else:
             matrices, ranges = matrices[::-1], ranges[::-1]
-        last = matrices[-1]
+        last, lift = matrices[-1], None
         if last.shape[1] > last.shape[0] and ranges:  # any L with LLᵀ ≽ WWᵀ may stand for W
             gram = last @ last.mT
             gram = _raised(gram, gram.diagonal().max().expand(len(gram)), 2 * _margin(*last.shape))
             matrices[-1] = torch.linalg.cholesky(gram)
+            lift = torch.linalg.solve_triangular(matrices[-1], last, upper=False).mT
         layers = tuple(Layer.of(matrix, *both) for matrix, both in zip(matrices[1:], ranges, strict=True))
-        return Elimination(matrices[0], _seed(matrices[0]), layers, forward, sum(scales))
+        return Elimination(matrices[0], _seed(matrices[0]), layers, forward, sum(scales), lift)
 
-    def run(self, multipliers: Sequence[Tensor]) -> tuple[Step, ...] | None:
-        """Eliminate all layers, ``multipliers`` in their order, in plain float64; None where a factorisation fails."""
+    def run(self, multipliers: Sequence[Tensor], *, rigorous: bool = False) -> list[Step]:
+        """Eliminate the layers, ``multipliers`` in their order, up to the first whose factorisation fails."""
         steps: list[Step] = []
         gram = self.gram
         for layer, t in zip(self.layers, multipliers, strict=True):
-            step = eliminate(gram, layer, t)
+            step = eliminate(gram, layer, t, rigorous=rigorous)
             if step is None:
-                return None
+                break
             steps.append(step)
             gram = step.gram
-        return tuple(steps)
+        return steps
+
+    def feasible(self, multipliers: Sequence[Tensor]) -> bool:
+        """Whether every layer can be eliminated, in plain float64."""
+        return len(self.run(multipliers)) == len(self.layers)
+
+    def lifted(self, x: Tensor) -> Tensor:
+        """Increments at the end of the network, (m, k), for ``x``, as the last eliminated layer sees them."""
+        return x if self.lift is None else self.lift @ x
 
     def ordered(self, multipliers: Sequence[Tensor]) -> list[Tensor]:
         """From the order of the network to that of elimination, or back."""

@@ -46,7 +46,7 @@ def follow_path(problem: Elimination, start: Sequence[Tensor], *, accuracy: floa
         Multipliers in the order of elimination; ``start`` if no better ones are found.
     """
     steps = problem.run(start)
-    if steps is None:
+    if len(steps) < len(problem.layers):
         return list(start)
     loose = [layer.radius.nonzero().flatten() for layer in problem.layers]
     scales = [2 * layer.radius[at].square() for layer, at in zip(problem.layers, loose, strict=True)]

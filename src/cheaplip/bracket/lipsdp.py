@@ -54,10 +54,10 @@ def product(weights: Sequence[Tensor], slopes: Slopes) -> float:
 
 
 def closed_form(weights: Sequence[Tensor], slopes: Slopes) -> list[Tensor]:
-    """Multipliers from one elimination: T = λ D, with D a power 0, ½ or 1 of G's diagonal, and λ so that G ≼ λD.
+    """Multipliers from one elimination: T = λ D (1 + |c|/r) / 2, with D a power of G's diagonal, and λ so that G ≼ λD.
 
-    The power with the smallest bound is taken. Power 0 is always feasible in exact arithmetic, and never worse than the
-    product of norms.
+    The best of the powers 0, ½ and 1 is taken. All are feasible but for rounding; power 0 is best for G = λ, and then
+    and always at most the product of norms, as it gives λ Wᵀ max(α², β²) W. (Where |c|/r < 0.05, it is taken as 0.05.)
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
@@ -67,7 +67,7 @@ def closed_form(weights: Sequence[Tensor], slopes: Slopes) -> list[Tensor]:
         For each hidden layer, (n,).
     """
     problem = Elimination.of(weights, slopes)
-    return problem.ordered(_closed_form(problem))
+    return problem.ordered(first_guess(problem))
 
 
 def optimise(
@@ -92,7 +92,7 @@ def optimise(
     """
     problem = Elimination.of(weights, slopes)
     given = None if start is None else problem.ordered([t.detach().cpu().double() for t in start])
-    return problem.ordered(_optimise(problem, given, accuracy, seconds))
+    return problem.ordered(solve(problem, given, accuracy, seconds))
 
 
 def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Tensor]) -> Certificate:
@@ -107,19 +107,19 @@ def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Ten
         ValueError: shapes do not fit, or weights or slopes are not finite.
     """
     problem = Elimination.of(weights, slopes)
-    return _bound(problem, problem.ordered([t.detach().cpu().double() for t in multipliers]))
+    return evaluate(problem, problem.ordered([t.detach().cpu().double() for t in multipliers]))
 
 
 def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 1e-3, seconds: float = 10.0) -> Tensor:
     """Bounds of Lip(f_i − f_j) for every pair of outputs.
 
-    Multipliers that are best for the whole network serve as the start; from there each pair improves its own, which
-    costs a fraction of a second: with one output the bound is smooth.
+    Each pair has the smaller of two: what the best multipliers of the whole network prove for it, and what its own do,
+    as good as they get in its share of the time.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
         slopes: of the hidden layers.
-        accuracy: progress, relative, that is too little to go on.
+        accuracy: relative, of each bound.
         seconds: most time to take, about.
 
     Returns:
@@ -135,29 +135,29 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
         problem = Elimination.of([*weights[:-1], row], slopes, forward=True)
         if start is None:
             whole = Elimination.of(weights, slopes, forward=True)
-            start = _optimise(whole, None, accuracy, seconds / 2)
+            start = solve(whole, None, accuracy, seconds / 2)
             rounding = product([*weights[:-1], torch.eye(len(weights[-2]))], slopes) if slopes else 1.0
-        found, limit = start, (deadline - time.monotonic()) / (len(pairs) - done)
-        if problem.layers and problem.run(start) is not None:
-            found = descend(problem, start, accuracy=accuracy, deadline=time.monotonic() + limit)
-        value = min(_bound(problem, some).value for some in (start, found))
+        limit = max(0.0, deadline - time.monotonic()) / (len(pairs) - done)
+        value = min(evaluate(problem, some).value for some in (start, solve(problem, None, accuracy, limit)))
         bounds[i, j] = bounds[j, i] = value + 2.0**-52 * float(row.norm()) * rounding  # the difference was rounded
     return bounds
 
 
-def _optimise(problem: Elimination, start: list[Tensor] | None, accuracy: float, seconds: float) -> list[Tensor]:
+def solve(problem: Elimination, start: list[Tensor] | None, accuracy: float, seconds: float) -> list[Tensor]:
+    """As :func:`optimise`, with multipliers in the order of elimination."""
     deadline = time.monotonic() + seconds
-    multipliers = start if start is not None and problem.run(start) is not None else _closed_form(problem)
-    if not problem.layers or problem.run(multipliers) is None:
+    multipliers = start if start is not None and problem.feasible(start) else first_guess(problem)
+    if not problem.layers or not problem.feasible(multipliers):
         return multipliers
     search = follow_path if size(problem) ** 3 <= seconds * _NEWTON_RATE else descend
     found = search(problem, multipliers, accuracy=accuracy, deadline=deadline)
-    return min((multipliers, found), key=lambda some: _bound(problem, some).value)
+    return min((multipliers, found), key=lambda some: evaluate(problem, some).value)
 
 
-def _closed_form(problem: Elimination) -> list[Tensor]:
+def first_guess(problem: Elimination) -> list[Tensor]:
+    """As :func:`closed_form`, in the order of elimination."""
     candidates = [_scaled_diagonals(problem, power) for power in (0.0, 0.5, 1.0)]
-    return min(candidates, key=lambda some: _bound(problem, some).value)
+    return min(candidates, key=lambda some: evaluate(problem, some).value)
 
 
 def _scaled_diagonals(problem: Elimination, power: float) -> list[Tensor]:
@@ -168,7 +168,8 @@ def _scaled_diagonals(problem: Elimination, power: float) -> list[Tensor]:
         shape = (diagonal + 1e-6 * diagonal.mean() + 1e-290) ** power
         root = shape.rsqrt()
         largest = torch.linalg.eigvalsh(root.unsqueeze(1) * gram * root)[-1].clamp_min(1e-290)
-        multipliers.append(largest * shape)
+        skew = (layer.center.abs() / layer.radius).nan_to_num(1.0, posinf=1.0).clamp_min(0.05)
+        multipliers.append(largest * shape * (1 + skew) / 2)
         step = eliminate(gram, layer, multipliers[-1])
         if step is None:
             return [*multipliers, *(layer.low.new_ones(len(layer.low)) for layer in problem.layers[len(multipliers) :])]
@@ -176,16 +177,15 @@ def _scaled_diagonals(problem: Elimination, power: float) -> list[Tensor]:
     return multipliers
 
 
-def _bound(problem: Elimination, multipliers: Sequence[Tensor]) -> Certificate:
-    gram = problem.gram
-    for at, (layer, t) in enumerate(zip(problem.layers, multipliers, strict=True)):
-        step = eliminate(gram, layer, t, rigorous=True)
-        if step is None:
-            hidden = at + 1 if problem.forward else len(problem.layers) - at
-            return Certificate(
-                math.inf, f"hidden layer {hidden}: 2T − G is not certainly positive definite for these multipliers"
-            )
-        gram = step.gram
+def evaluate(problem: Elimination, multipliers: Sequence[Tensor]) -> Certificate:
+    """The bound that multipliers, in the order of elimination, prove; see :func:`certify`."""
+    steps = problem.run(multipliers, rigorous=True)
+    if len(steps) < len(problem.layers):
+        hidden = len(steps) + 1 if problem.forward else len(problem.layers) - len(steps)
+        return Certificate(
+            math.inf, f"hidden layer {hidden}: 2T − G is not certainly positive definite for these multipliers"
+        )
+    gram = steps[-1].gram if steps else problem.gram
     top = top_eigenvalue(gram)
     if top == math.inf:
         return Certificate(math.inf, "the largest eigenvalue could not be certified")
