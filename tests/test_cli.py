@@ -39,6 +39,19 @@ def test_evaluate_adds_the_keys_asked_for(trained, capsys):
     assert list(json.loads(capsys.readouterr().out)["robust"]) == ["noise@1.0", "noise@2.0", "pgd@1.0", "pgd@2.0"]
 
 
+def test_bracket_prints_both_ends_and_keeps_them(trained, capsys):
+    before = json.loads((trained / "metrics.json").read_text())["lipschitz"]["lower"]
+    capsys.readouterr()
+    assert run(["bracket", str(trained), "--seconds", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    kept = json.loads((trained / "metrics.json").read_text())["lipschitz"]
+    assert found["lower"] <= found["upper"]
+    assert kept == {"lower": max(before, found["lower"]), "upper": found["upper"], "upper_method": found["method"]}
+    assert run(["bracket", str(trained), "--seconds", "0", "--method", "norms", "--norm", "inf"]) == 0
+    assert re.search(r"│ method +│ +norms │", capsys.readouterr().out)
+    assert json.loads((trained / "metrics.json").read_text())["lipschitz"] == kept
+
+
 def test_compare_prints_a_row_for_each_method(tmp_path, capsys):
     arguments = ["compare", "digits", "--methods", "plain,clip", "--attacks", "noise,pgd", "--samples", "20", *TINY]
     assert run([*arguments, "--seeds", "0,1", "--out", str(tmp_path / "all")]) == 0
@@ -103,6 +116,10 @@ def bad_labels(folder):
         pytest.param(None, ["train", "digits", "--out", "r", "--epochs", "x"], "epochs", id="not-a-number"),
         pytest.param(None, ["train", "digits"], "--out", id="no-out"),
         pytest.param(None, ["evaluate", "nowhere"], "no metrics.json in nowhere", id="no-run"),
+        pytest.param(None, ["bracket", "nowhere"], "no metrics.json in nowhere", id="no-run-to-bracket"),
+        pytest.param(None, ["bracket", "r", "--norm", "3"], "norm: expected 1, 2 or inf, got '3'", id="norm"),
+        pytest.param(None, ["bracket", "r", "--method", "sdp"], "method: expected one of", id="upper-method"),
+        pytest.param(None, ["bracket", "r", "--seconds", "-1"], "seconds: expected a finite", id="seconds"),
         pytest.param(None, [], "train", id="no-command"),
         pytest.param(nan_data, ["train", "x.npz", "--out", "r"], "NaN", id="nan"),
         pytest.param(bad_labels, ["train", "x.npz", "--out", "r"], "got -5", id="labels"),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cheaplip import Box
+from cheaplip import Ball, Box
 
 fast = settings(deadline=None, max_examples=50, derandomize=True)
 seeds = st.integers(0, 2**16)
@@ -179,3 +179,61 @@ def test_bounds_follow_the_module_to_another_type():
 )
 def test_repr_shows_the_bounds(box, text):
     assert repr(box) == text
+
+
+def ball() -> Ball:
+    return Ball(torch.tensor([0.2, -0.4, 1.0]), 0.5)
+
+
+@fast
+@given(seeds, st.floats(0.01, 100))
+def test_ball_projects_to_the_nearest_point(seed, spread):
+    x = spread * torch.randn(6, 3, generator=torch.Generator().manual_seed(seed))
+    once = ball().project(x)
+    assert ball().contains(once)
+    offset = (x - ball().center).norm(dim=1, keepdim=True)
+    nearest = torch.where(offset <= 0.5, x, ball().center + 0.5 * (x - ball().center) / offset)
+    torch.testing.assert_close(once, nearest)
+    torch.testing.assert_close(ball().project(once), once)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_ball_samples_uniformly_inside(dtype):
+    x = ball().sample(4000, (3,), generator=torch.Generator().manual_seed(0), dtype=dtype)
+    assert x.dtype == dtype
+    assert ball().contains(x)
+    radii = (x - ball().center).norm(dim=1)
+    assert float((radii < 0.25).double().mean()) == pytest.approx(1 / 8, abs=0.02)
+    torch.testing.assert_close(x.mean(dim=0), ball().center.to(dtype), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("x", "inside"), [([0.2, -0.4, 1.5], True), ([0.2, 0.2, 1.0], False), ([math.nan] * 3, False)])
+def test_ball_contains(x, inside):
+    assert ball().contains(torch.tensor([x])) is inside
+
+
+def test_ball_is_bounded_and_shows_itself():
+    assert ball().bounded
+    assert repr(ball()) == "Ball(center: (3,), radius: 0.5)"
+    assert not ball().state_dict()
+
+
+@pytest.mark.parametrize(
+    ("center", "radius", "kind", "message"),
+    [
+        (0.0, 1.0, TypeError, "center: expected a floating-point tensor, one input, got float"),
+        (torch.zeros(2).long(), 1.0, TypeError, "center: expected a floating-point tensor, one input, got torch.int64"),
+        (torch.tensor([math.inf]), 1.0, ValueError, "center: expected finite numbers, got NaN or Inf"),
+        (torch.zeros(2), 0.0, ValueError, "radius: expected a positive finite number, got 0.0"),
+        (torch.zeros(2), math.nan, ValueError, "radius: expected a positive finite number, got nan"),
+    ],
+    ids=["a number", "integers", "infinite", "no radius", "radius NaN"],
+)
+def test_bad_balls_are_refused(center, radius, kind, message):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+        Ball(center, radius)
+
+
+def test_ball_refuses_inputs_of_another_shape():
+    with pytest.raises(ValueError, match=re.escape("ball.center of shape (3,) is not one input of shape (1, 3)")):
+        ball().check_shape((1, 3))
