@@ -1,0 +1,202 @@
+"""LipSDP without a solver: bounds and seconds against the optimum of the semidefinite program, and against eclipse-nn.
+
+python benchmarks/bounds.py [--repeats 3] [--solver-depth 5] [--seconds 30] [--out results/bounds.json]
+
+Twenty networks, random and trained on digits, for which Clarabel (through cvxpy) can still solve the program; one
+multiplier for each neuron in all of them. Times are medians of interleaved repeats; a program that takes over ten
+seconds is solved once. Then, where eclipse-nn is installed, its own family: weights uniform in [0, 1], width 80; its
+SDP mode up to --solver-depth. The exact constant is known there: with no negative weight it is the norm of the
+product, where all neurons are active. A number below it is no bound.
+"""
+
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import cvxpy as cp
+import torch
+import tyro
+from torch import Tensor, nn
+
+from cheaplip.bracket.lipsdp import Slopes, certify, closed_form, optimise, product
+from cheaplip.experiments.runs import versions
+
+try:
+    from eclipse_nn import LipConstEstimator
+except ImportError:
+    LipConstEstimator = None
+
+Weights = list[Tensor]
+
+RANDOM = (
+    [2, 10, 2], [2, 10, 30, 20, 2], [5, 20, 5], [5, 20, 20, 5], [10, 40, 5], [10, 20, 20, 10], [10, 15, 15, 15, 2],
+    [20, 30, 10], [3, 8, 8, 8, 8, 3], [10, 10, 10, 10, 10, 10, 10], [1, 20, 20, 1], [30, 20, 10, 5], [10, 40, 40, 5],
+    [10, 50, 50, 5], [20, 30, 30, 30, 30, 10],
+)  # fmt: skip
+TRAINED = ([64, 10, 10], [64, 20, 10], [64, 12, 12, 10], [64, 15, 15, 10], [64, 20, 20, 10])
+
+
+def main(
+    repeats: int = 3,
+    depths: tuple[int, ...] = (2, 5, 10, 20, 50, 100),
+    solver_depth: int = 5,
+    seconds: float = 30.0,
+    out: Path | None = None,
+) -> None:
+    """Print both tables; write them to ``out``, too."""
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions()}\n")
+    networks = [("random", sizes, gaussian(sizes, seed)) for seed, sizes in enumerate(RANDOM)]
+    networks += [("digits", sizes, trained(sizes)) for sizes in TRAINED]
+    print("| network | product | closed form | optimised | SDP | ratio | s closed | s optimised | s SDP | times |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    rows = [solver_row(kind, sizes, weights, repeats) for kind, sizes, weights in networks]
+    ratios = [row["ratio"] for row in rows]
+    large = [row["seconds_sdp"] / row["seconds_optimised"] for row in rows if sum(row["sizes"][1:-1]) >= 100]
+    print(f"\nratio to the optimum: median {statistics.median(ratios):.5f}, worst {max(ratios):.5f}")
+    print(f"times faster from 100 hidden neurons on: at least {min(large):.0f}\n")
+    peers = []
+    if LipConstEstimator is None:
+        print("eclipse-nn is not installed: pip install eclipse-nn for the second table")
+    else:
+        print("| depth | exact | product | ECLipsE-Fast | ECLipsE | optimised | s Fast | s ECLipsE | s optimised |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        peers = [peer_row(depth, seed, depth <= solver_depth, seconds) for seed, depth in enumerate(depths)]
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        result = {"versions": versions(), "machine": platform.machine(), "optimum": rows, "eclipse": peers}
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def gaussian(sizes: list[int], seed: int) -> Weights:
+    """Normal weights with standard deviation 1/√n_in."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, a, generator=generator, dtype=torch.float64) / a**0.5 for a, b in pairwise(sizes)]
+
+
+def trained(sizes: list[int], steps: int = 500) -> Weights:
+    """A ReLU network after ``steps`` steps of Adam on digits."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x, y = torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
+    torch.manual_seed(0)
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+    model = nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        batch = torch.randint(len(x), (128,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+    return [layer.weight.detach().double() for layer in model if isinstance(layer, nn.Linear)]
+
+
+def relu(weights: Weights) -> Slopes:
+    """Slopes in [0, 1]."""
+    return [(torch.tensor(0.0), torch.tensor(1.0))] * (len(weights) - 1)
+
+
+def timed(function: Callable[[], float]) -> tuple[float, float]:
+    """Its result and its seconds."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
+
+
+def solver_row(kind: str, sizes: list[int], weights: Weights, repeats: int) -> dict:
+    """One network against the solver; prints its line."""
+    slopes = relu(weights)
+    methods: dict[str, Callable[[], float]] = {
+        "closed": lambda: certify(weights, slopes, closed_form(weights, slopes)).value,
+        "optimised": lambda: certify(weights, slopes, optimise(weights, slopes)).value,
+        "sdp": lambda: semidefinite_optimum(weights),
+    }
+    values: dict[str, float] = {}
+    taken: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(repeats):
+        for name, method in methods.items():
+            if not (name == "sdp" and taken[name] and taken[name][0] > 10):
+                values[name], passed = timed(method)
+                taken[name].append(passed)
+    row = {"kind": kind, "sizes": sizes, "product": product(weights, slopes), **values}
+    row |= {"ratio": values["optimised"] / values["sdp"]}
+    row |= {f"seconds_{name}": statistics.median(some) for name, some in taken.items()}
+    print(
+        f"| {kind} {'-'.join(map(str, sizes))} | {row['product']:.4f} | {row['closed']:.4f} | {row['optimised']:.4f} | "
+        f"{row['sdp']:.4f} | {row['ratio']:.5f} | {row['seconds_closed']:.3f} | {row['seconds_optimised']:.2f} | "
+        f"{row['seconds_sdp']:.2f} | {row['seconds_sdp'] / row['seconds_optimised']:.0f} |",
+        flush=True,
+    )
+    return row
+
+
+def semidefinite_optimum(weights: Weights) -> float:
+    """LipSDP-Neuron for slopes in [0, 1] by Clarabel: min λ with diag(λ, 0) + Σ t_i (sector of neuron i) − YᵀY ≽ 0."""
+    first = weights[0]
+    if first.shape[1] > len(first):  # a wide input is equal to R of its QR decomposition
+        weights = [torch.linalg.qr(first.mT)[1].mT, *weights[1:]]
+    n_in, n = weights[0].shape[1], sum(len(weight) for weight in weights[:-1])
+    before = torch.zeros(n, n_in + n, dtype=torch.float64)
+    row = column = 0
+    for weight in weights[:-1]:
+        before[row : row + len(weight), column : column + weight.shape[1]] = weight
+        row, column = row + len(weight), column + weight.shape[1]
+    after = torch.eye(n_in + n, dtype=torch.float64)[n_in:].numpy()
+    output = torch.zeros(len(weights[-1]), n_in + n, dtype=torch.float64)
+    output[:, column:] = weights[-1]
+    t, square = cp.Variable(n, nonneg=True), cp.Variable()
+    sector = after.T @ cp.diag(t) @ (after - before.numpy())
+    inputs = torch.diag(torch.arange(n_in + n) < n_in).double().numpy()
+    matrix = square * inputs + sector + sector.T - (output.mT @ output).numpy()
+    cp.Problem(cp.Minimize(square), [matrix >> 0]).solve(solver=cp.CLARABEL)
+    return math.sqrt(float(square.value))
+
+
+def peer_row(depth: int, seed: int, solver: bool, seconds: float) -> dict:
+    """One network of eclipse-nn's family; prints its line."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [10, *[80] * (depth - 1), 5]
+    weights = [torch.rand(b, a, generator=generator, dtype=torch.float64) for a, b in pairwise(sizes)]
+    slopes = relu(weights)
+    fast, seconds_fast = timed(lambda: eclipse(weights, "ECLipsE_Fast"))
+    slow, seconds_slow = timed(lambda: eclipse(weights, "ECLipsE")) if solver else (math.nan, math.nan)
+    best, seconds_best = timed(lambda: certify(weights, slopes, optimise(weights, slopes, seconds=seconds)).value)
+    trivial = product(weights, slopes)
+    active = weights[0]
+    for weight in weights[1:]:
+        active = weight @ active
+    exact = float(torch.linalg.matrix_norm(active, 2))
+    print(
+        f"| {depth} | {exact:.6g} | {trivial:.6g} | {fast:.6g} | {slow:.6g} | {best:.6g} | {seconds_fast:.2f} | {seconds_slow:.2f} | "
+        f"{seconds_best:.2f} |",
+        flush=True,
+    )
+    names = (
+        "depth",
+        "exact",
+        "product",
+        "fast",
+        "sdp",
+        "optimised",
+        "seconds_fast",
+        "seconds_sdp",
+        "seconds_optimised",
+    )
+    row = dict(
+        zip(names, (depth, exact, trivial, fast, slow, best, seconds_fast, seconds_slow, seconds_best), strict=True)
+    )
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+
+def eclipse(weights: Weights, method: str) -> float:
+    """The peer's bound."""
+    return float(LipConstEstimator(weights=weights).estimate(method))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
