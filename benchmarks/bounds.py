@@ -2,11 +2,11 @@
 
 python benchmarks/bounds.py [--repeats 3] [--solver-depth 5] [--seconds 30] [--out results/bounds.json]
 
-Twenty networks, random and trained on digits, for which Clarabel (through cvxpy) can still solve the program; one
-multiplier for each neuron in all of them. Times are medians of interleaved repeats; a program that takes over ten
-seconds is solved once. Then, where eclipse-nn is installed, its own family: weights uniform in [0, 1], width 80; its
-SDP mode up to --solver-depth. The exact constant is known there: with no negative weight it is the norm of the
-product, where all neurons are active. A number below it is no bound.
+Twenty networks, random and trained on digits, for which Clarabel (through cvxpy) can still solve the program;
+one multiplier for each neuron in all of them. Times are medians of interleaved repeats; a program that takes
+over ten seconds is solved once. Then, where eclipse-nn is installed, its own family: weights uniform in [0,
+1], width 80; its SDP mode up to --solver-depth. The exact constant is known there: with no negative weight it
+is the norm of the product, where all neurons are active. A number below it is no bound.
 """
 
 import json
@@ -171,25 +171,9 @@ def peer_row(depth: int, seed: int, solver: bool, seconds: float) -> dict:
     for weight in weights[1:]:
         active = weight @ active
     exact = float(torch.linalg.matrix_norm(active, 2))
-    print(
-        f"| {depth} | {exact:.6g} | {trivial:.6g} | {fast:.6g} | {slow:.6g} | {best:.6g} | {seconds_fast:.2f} | {seconds_slow:.2f} | "
-        f"{seconds_best:.2f} |",
-        flush=True,
-    )
-    names = (
-        "depth",
-        "exact",
-        "product",
-        "fast",
-        "sdp",
-        "optimised",
-        "seconds_fast",
-        "seconds_sdp",
-        "seconds_optimised",
-    )
-    row = dict(
-        zip(names, (depth, exact, trivial, fast, slow, best, seconds_fast, seconds_slow, seconds_best), strict=True)
-    )
+    row = {"depth": depth, "exact": exact, "product": trivial, "fast": fast, "sdp": slow, "optimised": best}
+    row |= {"seconds_fast": seconds_fast, "seconds_sdp": seconds_slow, "seconds_optimised": seconds_best}
+    print("| " + " | ".join(f"{value:.6g}" for value in row.values()) + " |", flush=True)
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
