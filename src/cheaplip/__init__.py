@@ -1,6 +1,6 @@
 """Train any PyTorch model to be stable, cheaply; say honestly how stable it is; prove what can be proved."""
 
-from cheaplip.bracket import Bracket, bracket
+from cheaplip.bracket import Bracket, LipschitzBound, bracket
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.domain import Ball, Box
@@ -15,6 +15,7 @@ __all__ = [
     "Bracket",
     "CheaplipWarning",
     "DiscrepancyPrinciple",
+    "LipschitzBound",
     "PairSet",
     "UnsupportedLayerError",
     "bracket",

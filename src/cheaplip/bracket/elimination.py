@@ -212,9 +212,9 @@ class Elimination:
         if forward is None:
             forward = len(matrices[-1]) <= matrices[0].shape[1]
         scales = [_exponent(matrix) if scaled else 0 for matrix in matrices]
-        matrices = [matrix * 2.0**-k for matrix, k in zip(matrices, scales, strict=True)]
+        matrices = [matrix * 2.0**-k if k else matrix for matrix, k in zip(matrices, scales, strict=True)]
         if forward:
-            matrices = [matrix.mT.contiguous() for matrix in matrices]
+            matrices = [matrix.mT for matrix in matrices]
         else:
             matrices, ranges = matrices[::-1], ranges[::-1]
         last, lift = matrices[-1], None
