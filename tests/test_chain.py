@@ -426,7 +426,7 @@ ACTIVATIONS = {
     "falling elu": (activations.elu(-0.5), (-0.5, 1)),
     "gelu": (activations.gelu(), (-0.128904145185171, 1.128904145185171)),
     "gelu by tanh": (activations.gelu(approximate="tanh"), (-0.128993068658772, 1.128993068658772)),
-    "silu": (activations.SILU, (-0.099839320128867, 1.099839320122887)),
+    "silu": (activations.SILU, (-0.099839320128867, 1.099839320128867)),
 }
 every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 
