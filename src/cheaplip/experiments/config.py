@@ -82,6 +82,8 @@ class TrainConfig:
     """pairs replaced at each step; 0 switches the tournament off"""
     grace: int = 10
     """climbs before a newcomer can be replaced"""
+    held_out: int = 0
+    """clip: training inputs held out; they and noisy copies are the pairs, in turns of --pairs a step (the paper's)"""
     aggregate: Aggregate = "softmax"
     """from quotients to the penalty; max is the paper's"""
     every: int = 8
@@ -94,6 +96,8 @@ class TrainConfig:
     """gradient steps of adversarial training"""
     probe: int = 64
     """starts of each epoch's search for the largest quotient; 0 switches it off"""
+    search: int = 512
+    """starts of the search after training"""
     checkpoint_every: int | str = 1
     """epochs between checkpoints, such as 1, or minutes, such as 10m"""
     seed: int = 0
@@ -132,6 +136,11 @@ class TrainConfig:
                 raise ConfigError(f"{name}: expected a positive number, got {value}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}")
+        if self.held_out and (self.method != "clip" or self.held_out < self.pairs):
+            raise ConfigError(
+                f"held_out: expected 0, or with --method clip at least one input for each of the {self.pairs} pairs of "
+                f"a step, got {self.held_out} with --method {self.method}"
+            )
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum: expected a number in [0, 1), got {self.momentum}")
         for name in ("lam", "mu"):
@@ -194,7 +203,9 @@ _LEAST = {
     "grace": 0,
     "every": 1,
     "adversarial_steps": 1,
+    "held_out": 0,
     "probe": 0,
+    "search": 1,
     "seed": 0,
     "split_seed": 0,
 }

@@ -86,6 +86,10 @@ class RunFolder:
         """Write ``results.json``, the rows of a comparison."""
         self._write("results.json", (json.dumps(_finite(rows), indent=2, ensure_ascii=False) + "\n").encode())
 
+    def write_text(self, name: str, content: str) -> None:
+        """Write a text file."""
+        self._write(name, content.encode())
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the run's JSON files.
 

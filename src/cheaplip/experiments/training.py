@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
 from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.config import ConfigError, TrainConfig
-from cheaplip.experiments.data import Data
+from cheaplip.experiments.data import Data, DataError, Split
 from cheaplip.experiments.exhibits import exhibits
 from cheaplip.experiments.models import build
 from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all_, hold_own_, leads
@@ -28,7 +28,7 @@ from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 from cheaplip.robustness import accuracy, check_classifier
 
-__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "load_trained", "train"]
+__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "hold_out", "load_trained", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the last epoch's numbers)."""
@@ -59,6 +59,9 @@ class Training:
 
     def __init__(self, config: TrainConfig, data: Data) -> None:
         self.config = config
+        if config.held_out and ranks() > 1:
+            raise ConfigError("held_out: works in one process only: train without torchrun, or say --held-out 0")
+        data, held_out = hold_out(data, config.held_out, config.split_seed)
         self.data = data
         self.device = data.train.x.device
         self.batch_size = min(config.batch_size or _batch_size(len(data.train.x)), len(data.train.x))
@@ -89,6 +92,7 @@ class Training:
             torch.manual_seed(config.seed + _APART * rank())
         if config.method == "clip" and config.form == "joint":
             _check_joint(self.model)
+        self.parts = nn.ModuleList([self._pairs(part) for part in torch.split(held_out, config.pairs) if len(part)])
         self.objective = self._objective()
         self.controller = self._controller()
         self.epoch = 0
@@ -105,10 +109,18 @@ class Training:
         if config.method == "adversarial":
             epsilon = config.adversarial_epsilon or data.epsilon
             return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise)
-        pairs = PairSet(
-            data.train.x,
-            size=config.pairs,
-            domain=data.domain,
+        pairs = self._part(0) if len(self.parts) else self._pairs(data.train.x)
+        hold_own_(pairs)
+        clip = CLIP(pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every).to(self.device)
+        return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+
+    def _pairs(self, x: Tensor) -> PairSet:
+        """Pairs that start at ``x``: the training inputs, or a part of those held out."""
+        config = self.config
+        return PairSet(
+            x,
+            size=min(config.pairs, len(x)) if config.held_out else config.pairs,
+            domain=self.data.domain,
             start=config.start,
             step=config.step,
             step_size=config.step_size,
@@ -116,9 +128,12 @@ class Training:
             grace=config.grace,
             generator=self.noise,
         )
-        hold_own_(pairs)
-        clip = CLIP(pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every).to(self.device)
-        return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+
+    def _part(self, step: int) -> PairSet:
+        """The pairs whose turn it is."""
+        part = self.parts[step % len(self.parts)]
+        assert isinstance(part, PairSet)
+        return part
 
     def _controller(self) -> DiscrepancyPrinciple | None:
         """λ's speed follows the length of the run: thirty memories of the moving average, or more."""
@@ -170,6 +185,9 @@ class Training:
             chosen = chosen.tensor_split(ranks())[rank()]
             share = len(chosen) * ranks() / self.batch_size  # 1 where the batch divides evenly
             x, y = self.data.train.x[chosen], self.data.train.y[chosen]
+            if len(self.parts):
+                assert isinstance(penalty, CLIP)
+                penalty.pairs = self._part(self.step)
             loss, fit, output = self.objective.step(self.network, x, y)
             if share != 1:
                 loss = loss + (share - 1) * fit
@@ -238,7 +256,7 @@ class Training:
                 line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else None
         return line
 
-    def lower(self, *, size: int = 512, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
+    def lower(self, *, size: int, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
         """The largest quotient found by a search of its own, and its pair; the training pairs start there, too."""
         penalty = self.objective.penalty
         starts = penalty.pairs if isinstance(penalty, CLIP) else None
@@ -281,6 +299,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "penalty": penalty_state,
+            "parts": self.parts.state_dict(),
             "controller": None if controller is None else controller.state_dict(),
             "history": self.history,
         }
@@ -299,6 +318,7 @@ class Training:
             self._hold_all()
             self.objective.penalty.load_state_dict(state["penalty"])
             self._hold_own()
+        self.parts.load_state_dict(state.get("parts", {}))  # after the penalty, whose pairs are one of them
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], list(state["history"])
@@ -325,6 +345,7 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    on_epoch: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train, leaving a run's folder; returns its metrics (in several processes: in the first one, which writes).
 
@@ -336,6 +357,8 @@ def train(
         overwrite: replace a run that is already there.
         progress: called now and then.
         stop: asked after each step; True saves the state and raises :class:`Interrupted`.
+        on_epoch: called with the model and the epoch's numbers; what it returns joins them in ``history.jsonl``. An
+            epoch that a resumed run repeats is shown to it again, as it was.
 
     Raises:
         RunError: the folder is in the way, in use, cannot be written to, or holds a run with other options.
@@ -363,11 +386,15 @@ def train(
                 training.load_state(unpack(checkpoint))
             if leads():
                 folder.write_history(training.history)
-            return _train(training, folder, progress, stop)
+            return _train(training, folder, progress, stop, on_epoch)
 
 
 def _train(
-    training: Training, folder: RunFolder, progress: Progress | None, stop: Callable[[], bool]
+    training: Training,
+    folder: RunFolder,
+    progress: Progress | None,
+    stop: Callable[[], bool],
+    on_epoch: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None,
 ) -> dict[str, Any]:
     config = training.config
     saved = time.monotonic()
@@ -390,6 +417,8 @@ def _train(
         ended = training.run_epoch(on_step)
         if ended:
             line = training.end_epoch()
+            if on_epoch is not None:
+                line |= on_epoch(training.model, line)
             if leads():
                 folder.append_history(line)
         interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.epochs
@@ -411,7 +440,7 @@ def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
     config, data, model = training.config, training.data, training.model
     check_classifier(model, data.test.x[:256], data.classes)
     folder.save_model(model)
-    lower, witness = training.lower()
+    lower, witness = training.lower(size=config.search)
     folder.save_witness(*witness)
     folder.write_json("report.json", exhibits(model, data, witness, lower))
     penalty = training.objective.penalty
@@ -449,6 +478,17 @@ def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Modul
     model = _untrained(config, data)
     folder.load_model(model)
     return model.to(data.train.x.device).eval()
+
+
+def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
+    """The data with so many training inputs fewer, and those inputs."""
+    x, y = data.train
+    if count >= len(x):
+        raise DataError(f"held_out: expected fewer than the {len(x)} training inputs, got {count}")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    if not count:
+        return data, x[:0]
+    return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
 
 
 def _untrained(config: TrainConfig, data: Data) -> nn.Module:
