@@ -15,16 +15,18 @@ from cheaplip.cli.compare import Compare
 from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
 from cheaplip.cli.evaluate import Evaluate
 from cheaplip.cli.report import Report
+from cheaplip.cli.reproduce import Reproduce
 from cheaplip.cli.train import Train
 from cheaplip.experiments.training import Interrupted
 
-__all__ = ["Bracket", "Compare", "Evaluate", "Report", "Train", "run"]
+__all__ = ["Bracket", "Compare", "Evaluate", "Report", "Reproduce", "Train", "run"]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "compare": Compare,
     "evaluate": Evaluate,
     "bracket": Bracket,
+    "reproduce": Reproduce,
     "report": Report,
 }
 

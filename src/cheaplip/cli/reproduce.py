@@ -1,0 +1,102 @@
+"""``cheaplip reproduce``."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cheaplip.cli.console import Interrupt, messages, print_json
+from cheaplip.experiments.config import ConfigError, check_choice
+from cheaplip.experiments.paper import EXPERIMENTS, reproduce
+from cheaplip.experiments.paper.experiment import Experiment
+from cheaplip.experiments.paper.reproduce import Report
+
+__all__ = ["Reproduce"]
+
+_MOST_JOBS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Repeat the paper's experiments, row by row, beside its numbers; interrupted, the same command continues."""
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """regression, figure1, table1 (or table1-mnist, table1-fashion-mnist), readme, path, or all"""
+    out: Path
+    """a folder for results.json, table.md and the runs of each experiment"""
+    quick: bool = False
+    """a small version of the same, in minutes"""
+    jobs: int | None = None
+    """rows that run at the same time, each in a process; unset: one for each core, 8 at most, or 1 with a GPU"""
+    json: bool = False
+    """print the rows as JSON, and nothing else, on standard output"""
+
+    def __call__(self, interrupt: Interrupt) -> None:
+        """Run what is missing, then print the tables."""
+        check_choice("experiment", self.experiment, tuple(EXPERIMENTS))
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs: expected 1 or more, got {self.jobs}")
+        experiments = EXPERIMENTS[self.experiment]
+        jobs = self.jobs or (1 if torch.cuda.is_available() else min(_MOST_JOBS, os.cpu_count() or 1))
+        with _progress(experiments, self.quick) as report:
+            rows = reproduce(experiments, self.out, quick=self.quick, jobs=jobs, report=report, stop=interrupt)
+        for experiment in experiments:
+            self._picture(experiment, rows[experiment.name])
+        if self.json:
+            print_json(rows)
+            return
+        for experiment in experiments:
+            sys.stdout.write(f"# {experiment.name}\n\n{experiment.table(rows[experiment.name])}\n")
+        messages.print(f"rows and tables: {self.out}", soft_wrap=True)
+
+    def _picture(self, experiment: Experiment, rows: list[dict[str, object]]) -> None:
+        if experiment.picture is None:
+            return
+        try:
+            experiment.picture(rows, str(self.out / experiment.name / "picture.svg"))
+        except ImportError as error:
+            messages.print(f"cheaplip: no picture of {experiment.name}: {error}", soft_wrap=True)
+
+
+@contextmanager
+def _progress(experiments: tuple[Experiment, ...], quick: bool) -> Iterator[Report]:
+    """A bar for everything, weighed by cost, and a line for each unit at work."""
+    costs = {f"{e.name}/{unit.name}": unit.cost for e in experiments for unit in e.units(quick)}
+    done = dict.fromkeys(costs, 0.0)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=messages, speed_estimate_period=600) as bar:
+        known = 0
+        overall = bar.add_task(f"{len(costs)} units", total=sum(costs.values()), note="", start=False)
+        tasks = {}
+
+        def report(name: str, fraction: float, note: str) -> None:
+            nonlocal known
+            done[name] = fraction
+            completed = sum(costs[n] * done[n] for n in costs)
+            known += 1
+            if known <= len(costs):  # what earlier calls finished says nothing about the speed
+                bar.reset(overall)
+            bar.update(overall, completed=completed)
+            if 0 < fraction < 1 and name not in tasks:
+                tasks[name] = bar.add_task(name, total=1.0, note="")
+            if name in tasks:
+                bar.update(tasks[name], completed=fraction, note=note)
+                if fraction == 1:
+                    bar.remove_task(tasks.pop(name))
+
+        yield report
