@@ -298,7 +298,7 @@ def test_a_pair_that_swaps_its_classes_is_found(tmp_path):
             return torch.cat([torch.exp(-8 * t**2), torch.exp(-8 * (1 - t) ** 2)], dim=1)
 
     job = Job(RunFolder(tmp_path), True)
-    found = search_pair(Bumps(), Split(x, y), data, size=16, steps=50, step_sizes=(0.02,), job=job)
+    found = search_pair(Bumps(), nn.Identity(), Split(x, y), data, size=16, steps=50, step_sizes=(0.02,), job=job)
     assert found.steps > 0
     confidence, label = Bumps()(found.before).max(dim=1)
     assert bool((confidence > 0.9).all())

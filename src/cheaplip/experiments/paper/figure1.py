@@ -57,6 +57,7 @@ class Found(NamedTuple):
 @torch.no_grad()
 def search_pair(
     model: nn.Module,
+    squash: nn.Module,
     images: Split,
     data: Data,
     *,
@@ -68,7 +69,8 @@ def search_pair(
     """Let pairs of confidently classified images climb by Algorithm 1 until one meets the conditions.
 
     Args:
-        model: from images to confidences, (B, classes).
+        model: from images to logits, (B, classes); their quotient is what climbs.
+        squash: from logits to confidences.
         images: where pairs come from.
         data: for the box.
         size: pairs that climb together.
@@ -79,7 +81,7 @@ def search_pair(
     Raises:
         ValueError: there are no two images of different classes above 90 %.
     """
-    confidence, label = model(images.x).max(dim=1)
+    confidence, label = squash(model(images.x)).max(dim=1)
     sure = ((confidence > BEFORE) & (label == images.y)).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(0)
     draws = torch.randint(max(1, len(sure)), (2, 4 * size), generator=generator)
@@ -99,8 +101,8 @@ def search_pair(
                 raise Interrupted
             job.progress(_TRAINING + (1 - _TRAINING) * (number + step / steps) / len(step_sizes), f"τ {step_size:g}")
             pairs.climb_(model)
-            sure_u, now_u = model(pairs.u).max(dim=1)
-            sure_v, now_v = model(pairs.v).max(dim=1)
+            sure_u, now_u = squash(model(pairs.u)).max(dim=1)
+            sure_v, now_v = squash(model(pairs.v)).max(dim=1)
             missed = (now_u != of_v).float() + (now_v != of_u).float() + torch.maximum(sure_u, sure_v)
             place = int(missed.argmin())
             if missed[place] < least:
@@ -113,19 +115,22 @@ def search_pair(
 
 
 def _run(kind: str, job: Job) -> list[Row]:
-    """Train a network, then search with its confidences: the final sigmoid's outputs, or the softmax's."""
-    source = "cheaplip.experiments.paper.subsets:mid_fashion_mnist" if job.quick else "fashion-mnist"
+    """Train a network, then search; confidence is what its final sigmoid says, or the softmax.
+
+    The search climbs the logits: behind a sigmoid or a softmax that is sure, no pair moves.
+    """
     config = TrainConfig(
-        data=source,
+        data="fashion-mnist",
         method="plain",
         target=None,
-        model="mlp:200,80" if job.quick else "cnn",
+        activation="relu",
         final_activation="sigmoid" if kind == "sigmoid" else "none",
-        epochs=15 if job.quick else 5,
+        lr=0.5 if kind == "sigmoid" else 0.05,
+        epochs=4,
         probe=0,
         search=8,
     )
-    data = load(source)
+    data = load(config.data)
     folder = RunFolder(job.folder.path / "network")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CheaplipWarning)  # a final sigmoid masks gradients; here that is the point
@@ -137,26 +142,26 @@ def _run(kind: str, job: Job) -> list[Row]:
             progress=lambda done, total, _: job.progress(_TRAINING * done / total, "trains"),
             stop=job.stop,
         )
-    model: nn.Module = load_trained(folder, config, data)
-    if kind == "softmax":
-        model = nn.Sequential(model, nn.Softmax(dim=1))
-    images = Split(data.test.x[:1000], data.test.y[:1000])
-    found = search_pair(
-        model, images, data, size=64, steps=200 if job.quick else 500, step_sizes=(1.0, 0.1, 10.0), job=job
+    trained: nn.Module = load_trained(folder, config, data)
+    model, squash = (
+        trained if isinstance(trained, nn.Sequential) and kind == "sigmoid" else (trained, nn.Softmax(dim=1))
     )
-    return [_row(kind, model, found)]
+    found = search_pair(
+        model, squash, data.test, data, size=500 if job.quick else 4000, steps=50, step_sizes=(0.3, 0.1, 1.0), job=job
+    )
+    return [_row(kind, model, squash, found)]
 
 
 @torch.no_grad()
-def _row(kind: str, model: nn.Module, found: Found) -> Row:
+def _row(kind: str, model: nn.Module, squash: nn.Module, found: Found) -> Row:
     return {
         "name": f"confidence of the {kind}",
         "method": "plain",
         "target": None,
         "seed": 0,
         "confidence": kind,
-        "before": _images(model, found.before),
-        "after": _images(model, found.after),
+        "before": _images(squash(model(found.before)), found.before),
+        "after": _images(squash(model(found.after)), found.after),
         "quotients": [_quotient(model, found.before), _quotient(model, found.after)],
         "steps": found.steps,
         "step_size": found.step_size,
@@ -164,8 +169,8 @@ def _row(kind: str, model: nn.Module, found: Found) -> Row:
     }
 
 
-def _images(model: nn.Module, images: Tensor) -> list[Row]:
-    confidence, label = model(images).max(dim=1)
+def _images(confidences: Tensor, images: Tensor) -> list[Row]:
+    confidence, label = confidences.max(dim=1)
     return [
         {"class": CLASSES[number], "confidence": sure, "pixels": [[round(p, 3) for p in line] for line in image]}
         for number, sure, image in zip(label.tolist(), confidence.tolist(), images[:, 0].tolist(), strict=True)

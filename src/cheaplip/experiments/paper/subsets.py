@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cheaplip.experiments.data import Data, Split, load
 
-__all__ = ["digits", "fashion_mnist", "mid_fashion_mnist", "mnist"]
+__all__ = ["digits", "fashion_mnist", "mnist"]
 
 
 def digits() -> Data:
@@ -20,11 +20,6 @@ def mnist() -> Data:
 def fashion_mnist() -> Data:
     """Fashion-MNIST, 1,000 images for training."""
     return _first(load("fashion-mnist"), 1000, 100, 100)
-
-
-def mid_fashion_mnist() -> Data:
-    """Fashion-MNIST, 10,000 images for training."""
-    return _first(load("fashion-mnist"), 10_000, 100, 1000)
 
 
 def _first(data: Data, train: int, validation: int, test: int) -> Data:

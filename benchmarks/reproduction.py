@@ -1,0 +1,33 @@
+"""Put the tables of a reproduction into docs/reproduction.md, between their markers.
+
+cheaplip reproduce all --out results/reproduction
+python benchmarks/reproduction.py
+"""
+
+import re
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).parents[1]
+MARKER = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with each table as ``results/NAME/table.md`` has it, or a line that says it is not there yet."""
+
+    def table(match: re.Match[str]) -> str:
+        file = results / match[2] / "table.md"
+        content = file.read_text() if file.is_file() else f"Not run yet: `cheaplip reproduce {match[2]}`.\n"
+        return f"{match[1]}\n{content}\n{match[3]}"
+
+    return MARKER.sub(table, page)
+
+
+def main(results: Path = ROOT / "results/reproduction", page: Path = ROOT / "docs/reproduction.md") -> None:
+    """Rewrite the page."""
+    page.write_text(filled(page.read_text(), results))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
