@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import itertools
 import json
 import os
@@ -279,6 +280,30 @@ def test_more_held_out_than_there_is(tmp_path):
     config = dataclasses.replace(PAPER, held_out=600)
     with pytest.raises(DataError, match="expected fewer than the 600 training inputs, got 600"):
         training.train(config, load(config.data), RunFolder(tmp_path / "run"))
+
+
+# The page
+
+RESULTS = Path(__file__).parents[1] / "results" / "reproduction"
+in_a_checkout = pytest.mark.skipif(not RESULTS.is_dir(), reason="results and benchmarks are in the repository alone")
+
+
+@in_a_checkout
+def test_the_page_shows_the_committed_tables(monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    page = (root / "docs" / "reproduction.md").read_text()
+    filled = importlib.import_module("reproduction").filled(page, RESULTS)
+    assert filled == page
+    assert "| interpolation, λ = 0.0001 |" in filled
+
+
+@in_a_checkout
+@pytest.mark.parametrize("name", [path.name for path in sorted(RESULTS.glob("*"))])
+def test_the_committed_tables_are_those_of_the_committed_rows(name):
+    folder = RESULTS / name
+    (experiment,) = EXPERIMENTS[name]
+    assert experiment.table(json.loads((folder / "results.json").read_text())) == (folder / "table.md").read_text()
 
 
 # Figure 1

@@ -147,7 +147,7 @@ def _run(kind: str, job: Job) -> list[Row]:
         trained if isinstance(trained, nn.Sequential) and kind == "sigmoid" else (trained, nn.Softmax(dim=1))
     )
     found = search_pair(
-        model, squash, data.test, data, size=500 if job.quick else 4000, steps=50, step_sizes=(0.3, 0.1, 1.0), job=job
+        model, squash, data.test, data, size=500 if job.quick else 1000, steps=50, step_sizes=(0.3, 0.1, 1.0), job=job
     )
     return [_row(kind, model, squash, found)]
 
