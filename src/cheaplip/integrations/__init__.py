@@ -1,0 +1,1 @@
+"""Adapters that decide *when*; what happens then is the core's. Each needs the extra of its name."""

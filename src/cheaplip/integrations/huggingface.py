@@ -1,0 +1,155 @@
+"""transformers: a mixin for ``Trainer`` that adds the penalty's gradient, on text by way of the embeddings."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cheaplip.integrations.lazy import LazyCLIP
+
+try:
+    from transformers import PreTrainedModel, Trainer
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "cheaplip.integrations.huggingface needs transformers and accelerate: pip install 'cheaplip[huggingface]'"
+    ) from error
+
+__all__ = ["CLIPTrainer", "CLIPTrainerMixin", "Logits", "embedded"]
+
+_FILE = "clip.safetensors"
+
+
+class Logits(nn.Module):
+    r"""A transformers model as a function of one floating-point tensor.
+
+    Tokens do not move continuously, so on text it is the map from embeddings (B, T, hidden) to logits, every position
+    counting (no attention mask); with other inputs, such as pixels, from these to logits. Runs outside accelerate's
+    autocast: differences of bfloat16 outputs would be mostly rounding.
+
+    Args:
+        model: a model with ``logits`` among its outputs.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of embeddings or pixels."""
+        name = "inputs_embeds" if self.model.main_input_name == "input_ids" else self.model.main_input_name
+        call = getattr(self.model, "_original_forward", self.model)  # where accelerate keeps it
+        logits: Tensor = call(**{name: x}, return_dict=True).logits
+        return logits
+
+
+@torch.no_grad()
+def embedded(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    """A batch's inputs as :class:`Logits` takes them.
+
+    Raises:
+        ValueError: the batch lacks the model's main input.
+    """
+    name = model.main_input_name
+    if name not in inputs:
+        raise ValueError(f"expected {name!r} in the batch, got {', '.join(inputs)}: CLIP needs the inputs themselves")
+    x: Tensor = inputs[name]
+    if x.is_floating_point():
+        return x
+    embeddings: Tensor = model.get_input_embeddings()(x)
+    return embeddings
+
+
+class CLIPTrainerMixin:
+    """CLIP for any ``Trainer``: ``class MyTrainer(CLIPTrainerMixin, Seq2SeqTrainer)``.
+
+    Once gradients are accumulated, and before they are clipped, the penalty's gradient at the last batch is added (a
+    callback cannot: its hook comes after the clipping, and it sees no inputs). So λ means the same with any
+    ``gradient_accumulation_steps`` and in any precision. λ moves by the batches' accuracy, or with ``mode="min"`` by
+    their loss. The state lies in the Trainer's checkpoints, as ``clip.safetensors``.
+
+    All batches must have one shape: pad to ``max_length``.
+
+    Args:
+        clip: a :class:`LazyCLIP`, such as ``LazyCLIP(lam=0.01, target=0.95)``.
+        others: the Trainer's.
+
+    Raises:
+        TypeError: ``clip`` is something else.
+
+    Example:
+        >>> # trainer = CLIPTrainer(model, args, clip=LazyCLIP(lam=0.01, target=0.95), train_dataset=data)
+        >>> # trainer.train()
+    """
+
+    def __init__(self, *args: Any, clip: LazyCLIP, **kwargs: Any) -> None:
+        if not isinstance(clip, LazyCLIP):
+            raise TypeError(
+                f"clip: expected a LazyCLIP, got {type(clip).__name__}: "
+                "cheaplip.integrations.lazy.LazyCLIP(lam=0.01, target=0.95) makes one"
+            )
+        super().__init__(*args, **kwargs)
+        self.clip = clip
+        self._inputs: dict[str, Any] | None = None
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The Trainer's loss; what it lets one see is kept: inputs, accuracy or loss."""
+        labels = inputs.get("labels")
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
+        if model.training:
+            self._inputs = inputs
+            if self.clip.target is not None:
+                self._metric = loss.detach() if self.clip.mode == "min" else _accuracy(outputs, labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's step; before the optimiser's, the penalty's gradient, and λ moves."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)  # type: ignore[misc]
+        accelerator, plain = self.accelerator, self.model  # type: ignore[attr-defined]
+        if accelerator.sync_gradients:
+            if self._inputs is None:
+                raise RuntimeError(
+                    "a training step without compute_loss: put CLIPTrainerMixin before the Trainer among the bases"
+                )
+            self.clip.add_gradient_(
+                Logits(plain),
+                embedded(plain, self._inputs),
+                reduce=lambda gradient: accelerator.reduce(gradient, "mean"),
+                scale=1.0 if accelerator.scaler is None else accelerator.scaler.get_scale(),
+            )
+            if self.clip.target is not None:
+                self.clip.observe(accelerator.reduce(self._metric, "mean"))
+        return loss
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        save_file(self.clip.get_extra_state(), Path(output_dir) / _FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / _FILE
+        if not path.is_file():
+            raise ValueError(
+                f"no {_FILE} in {checkpoint}: it was saved without CLIP; load its model, and train from there"
+            )
+        self.clip.set_extra_state(load_file(path))
+
+
+class CLIPTrainer(CLIPTrainerMixin, Trainer):
+    """transformers' ``Trainer`` with CLIP; see :class:`CLIPTrainerMixin`."""
+
+
+def _accuracy(outputs: Any, labels: Tensor | None) -> Tensor:
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
+    if labels is None or labels.is_floating_point() or labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"target: expected class labels of shape {tuple(logits.shape[:-1])} for an accuracy, "
+            f"got {'none' if labels is None else tuple(labels.shape)}: say LazyCLIP(mode='min') with a loss as target"
+        )
+    accuracy: Tensor = (logits.argmax(dim=-1) == labels).float().mean()
+    return accuracy

@@ -1,0 +1,201 @@
+"""CLIP and its controller as one part, made from the first batch: what every adapter holds."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.clip import CLIP, Aggregate
+from cheaplip.discrepancy import DiscrepancyPrinciple, Mode
+from cheaplip.domain import Box
+from cheaplip.pairs import PairSet, Step
+
+__all__ = ["LazyCLIP"]
+
+
+class LazyCLIP(nn.Module):
+    r"""A :class:`CLIP` and its :class:`DiscrepancyPrinciple`, built when the first inputs are at hand.
+
+    Frameworks make their parts before they see data, and load checkpoints before the first batch; so options are
+    checked at once, pairs wait for the first batch, and a state that comes earlier waits with them. Newcomers come
+    from the batch under way.
+
+    Args:
+        lam: λ ≥ 0, or where it starts if there is a target.
+        target: accuracy in (0, 1), or with ``mode="min"`` a loss, that λ is steered to. None: λ stays.
+        mode: whether the target is met from above or from below.
+        rate, smoothing: of λ, as in :class:`DiscrepancyPrinciple`.
+        domain: the :class:`Box` inputs live in. None: all of space.
+        size, step: of the pairs, as in :class:`PairSet`.
+        aggregate, every: as in :class:`CLIP`.
+
+    Raises:
+        ValueError: an option is out of range, or λ cannot move from where it starts.
+
+    Example:
+        >>> penalty = LazyCLIP(lam=0.1, target=0.9)
+        >>> x = torch.rand(8, 2)
+        >>> float(penalty(torch.nn.Linear(2, 2), x)) > 0
+        True
+        >>> penalty.observe(0.95)
+    """
+
+    def __init__(
+        self,
+        *,
+        lam: float = 0.1,
+        target: float | None = None,
+        mode: Mode = "max",
+        rate: float = 0.01,
+        smoothing: float = 0.99,
+        domain: Box | None = None,
+        size: int = 32,
+        step: Step = "power",
+        aggregate: Aggregate = "softmax",
+        every: int = 1,
+    ) -> None:
+        super().__init__()
+        self.lam = lam
+        self.target = target
+        self.mode: Mode = mode
+        self.rate = rate
+        self.smoothing = smoothing
+        self.domain = domain
+        self.size = size
+        self.pair_step: Step = step
+        self.aggregate: Aggregate = aggregate
+        self.every = every
+        # In a tuple, so that it is no submodule: all state goes through the extra state, built or not.
+        self._built: tuple[CLIP, DiscrepancyPrinciple | None] | None = None
+        self._waiting: dict[str, Tensor] | None = None
+        self._build(torch.zeros(1, 1), None)  # so that a bad option is refused now, not at the first batch
+
+    @property
+    def built(self) -> bool:
+        """Whether there are pairs: whether a first batch has come."""
+        return self._built is not None
+
+    @property
+    def clip(self) -> CLIP:
+        """The penalty.
+
+        Raises:
+            RuntimeError: no training step has been taken yet.
+        """
+        if self._built is None:
+            raise RuntimeError("no pairs yet: they are made from the first training batch; train for a step first")
+        return self._built[0]
+
+    @property
+    def controller(self) -> DiscrepancyPrinciple | None:
+        """What steers λ, if there is a target; raises as :attr:`clip` does."""
+        self.clip  # noqa: B018 - raises where nothing is built
+        assert self._built is not None
+        return self._built[1]
+
+    def forward(self, model: nn.Module, x: Tensor) -> Tensor:
+        r"""The penalty, from a pass of its own; the first call makes the pairs.
+
+        Args:
+            model: one tensor in, one tensor out.
+            x: the batch under way, (B, \*input).
+
+        Raises:
+            TypeError, ValueError: ``x`` cannot be inputs of pairs, or differs in shape from the first batch.
+            RuntimeError: in training, gradients are off, or no parameter wants any: the penalty would do nothing.
+        """
+        if self.training:
+            if not torch.is_grad_enabled():
+                raise RuntimeError(
+                    "the penalty is taken under torch.no_grad() and does nothing there: enable gradients"
+                )
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                raise RuntimeError(
+                    "no parameter of the model requires a gradient, so the penalty does nothing: unfreeze some, "
+                    "or train without CLIP"
+                )
+        if self._built is None:
+            self._built = self._build(x, self.domain)
+            if self._waiting is not None:
+                self.set_extra_state(self._waiting)
+        clip = self.clip
+        if x.shape[1:] != clip.pairs.u.shape[1:]:
+            raise ValueError(
+                f"expected inputs of shape {tuple(clip.pairs.u.shape[1:])}, as in the first batch, "
+                f"got {tuple(x.shape[1:])}: pad or crop all batches to one shape"
+            )
+        clip.pairs.pool = x.detach()
+        penalty: Tensor = clip.train(self.training)(model)
+        return penalty
+
+    def add_gradient_(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        *,
+        reduce: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+        scale: float = 1.0,
+    ) -> None:
+        """Add the penalty's gradient to the parameters' ``.grad``, for frameworks that own the backward pass.
+
+        Args:
+            model, x: as for a call.
+            reduce: the mean over processes; gradients are taken aside, where no framework's hooks see them.
+            scale: that of the gradients there are, if a gradient scaler is at work.
+        """
+        with torch.enable_grad():
+            penalty = self(model, x)
+        if not penalty.requires_grad:  # a call that ``every`` leaves out
+            return
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(scale * penalty, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                shared = reduce(gradient)
+                parameter.grad = shared if parameter.grad is None else parameter.grad.add_(shared)
+
+    def observe(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
+        """Pass a batch's accuracy or loss to the controller, if there is one."""
+        if self.controller is not None:
+            self.controller.step(metric, pace=pace)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """The state of penalty and controller in one flat dictionary; empty before the first batch."""
+        if self._built is None:
+            return self._waiting or {}
+        clip, controller = self._built
+        parts = {"clip": clip.state_dict(), "controller": {} if controller is None else controller.state_dict()}
+        return {f"{part}.{name}": value.clone() for part, state in parts.items() for name, value in state.items()}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Restore it; before the first batch it waits for the pairs.
+
+        Raises:
+            ValueError: it is of other options.
+        """
+        if self._built is None or not state:
+            self._waiting = state or None
+            return
+        clip, controller = self._built
+        clip_state, controller_state = (
+            {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+            for part in ("clip.", "controller.")
+        )
+        if bool(controller_state) != (controller is not None):
+            had, has = ("a", "none") if controller_state else ("no", "one")
+            raise ValueError(f"the saved state has {had} target for λ, now there is {has}: resume with equal options")
+        try:
+            clip.load_state_dict(clip_state)
+        except RuntimeError as error:
+            raise ValueError(f"the saved pairs do not fit, resume with equal options and inputs: {error}") from error
+        if controller is not None:
+            controller.load_state_dict(controller_state)
+        self._waiting = None
+
+    def _build(self, x: Tensor, domain: Box | None) -> tuple[CLIP, DiscrepancyPrinciple | None]:
+        pairs = PairSet(x, size=self.size, domain=domain, step=self.pair_step)
+        clip = CLIP(pairs, self.lam, aggregate=self.aggregate, every=self.every).to(x.device)
+        if self.target is None:
+            return clip, None
+        controller = DiscrepancyPrinciple(clip, self.target, mode=self.mode, rate=self.rate, smoothing=self.smoothing)
+        return clip, controller

@@ -1,0 +1,157 @@
+"""Lightning: a callback that adds the penalty's gradient to that of any ``training_step``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.discrepancy import Mode
+from cheaplip.domain import Box
+from cheaplip.integrations.lazy import LazyCLIP
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+except ModuleNotFoundError as error:
+    raise ImportError("cheaplip.integrations.lightning needs lightning: pip install 'cheaplip[lightning]'") from error
+
+__all__ = ["CLIPCallback", "first_of_batch"]
+
+
+def first_of_batch(batch: Any) -> Tensor:
+    """The inputs of a batch that is a tensor, or a sequence that starts with one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    x = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"expected a batch (x, y, …) with a tensor first, got {type(batch).__name__}: "
+            "say CLIPCallback(inputs=lambda batch: …)"
+        )
+    return x
+
+
+class CLIPCallback(Callback):
+    """CLIP for Lightning's ``Trainer``, without a change to your module.
+
+    Before each optimiser step, once gradients are accumulated, synchronised and unscaled, and before they are clipped,
+    the penalty's gradient at the last batch is added. So λ means the same with any ``accumulate_grad_batches``, in any
+    precision, on any number of devices. After each batch λ moves by the metric ``monitor``. Pairs, λ and controller
+    travel in Lightning's own checkpoints. Logs ``clip/lam`` and ``clip/largest``.
+
+    Args:
+        lam, target, mode, rate, smoothing, domain, size, every: as in :class:`LazyCLIP`.
+        monitor: the metric for the target: a key of the dictionary that ``training_step`` returns, or the name under
+            which it logs each step. It costs nothing there, as the output is at hand; so none is computed here.
+        inputs: from a batch to its inputs, (B, *input).
+        model: from your module to what is regularised: one tensor in, one tensor out. None: the module itself, whose
+            ``forward`` is then that function.
+
+    Raises:
+        ValueError: an option is out of range, or λ cannot move from where it starts.
+
+    Example:
+        >>> callback = CLIPCallback(lam=0.1, target=0.97, domain=Box(0.0, 1.0))
+        >>> # trainer = lightning.Trainer(callbacks=[callback]); trainer.fit(module, loader)
+    """
+
+    def __init__(
+        self,
+        *,
+        lam: float = 0.1,
+        target: float | None = None,
+        mode: Mode = "max",
+        rate: float = 0.01,
+        smoothing: float = 0.99,
+        domain: Box | None = None,
+        size: int = 32,
+        every: int = 1,
+        monitor: str = "train_acc",
+        inputs: Callable[[Any], Tensor] = first_of_batch,
+        model: Callable[[LightningModule], nn.Module] | None = None,
+    ) -> None:
+        self.penalty = LazyCLIP(
+            lam=lam,
+            target=target,
+            mode=mode,
+            rate=rate,
+            smoothing=smoothing,
+            domain=domain,
+            size=size,
+            every=every,
+        )
+        self.monitor = monitor
+        self.inputs = inputs
+        self.model = model
+        self._x: Tensor | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what this callback cannot do right.
+
+        Raises:
+            TypeError: manual optimisation, a sharding strategy, or a module without ``forward``.
+        """
+        if not pl_module.automatic_optimization:
+            raise TypeError(
+                "CLIPCallback expects automatic optimisation: in your training_step, add cheaplip.CLIP's clip(self) "
+                "to the loss instead"
+            )
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise TypeError(
+                "CLIPCallback expects the strategy of a single device or 'ddp', whose processes hold all gradients, "
+                f"got {type(trainer.strategy).__name__}"
+            )
+        if self.model is None and type(pl_module).forward is LightningModule.forward:
+            raise TypeError(
+                f"{type(pl_module).__name__} has no forward: define it, or say CLIPCallback(model=lambda module: …)"
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the batch's inputs, where newcomers start."""
+        self._x = self.inputs(batch)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the penalty's gradient."""
+        if self._x is None:
+            raise RuntimeError("an optimiser step before any batch: CLIPCallback belongs in Trainer(callbacks=[…])")
+        model = pl_module if self.model is None else self.model(pl_module)
+        self.penalty.add_gradient_(
+            model, self._x, reduce=lambda gradient: trainer.strategy.reduce(gradient, reduce_op="mean")
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move λ by the batch's metric."""
+        if not self.penalty.built:  # gradients still accumulate
+            return
+        if self.penalty.target is not None:
+            metric = trainer.strategy.reduce(self._metric(trainer, outputs), reduce_op="mean")
+            self.penalty.observe(metric, pace=1 / trainer.accumulate_grad_batches)
+        pl_module.log("clip/lam", self.penalty.clip.lam.clone())
+        pl_module.log("clip/largest", self.penalty.clip.largest.clone())
+
+    def _metric(self, trainer: Trainer, outputs: Any) -> Tensor:
+        if isinstance(outputs, Mapping) and self.monitor in outputs:
+            return torch.as_tensor(outputs[self.monitor]).detach().clone()
+        if self.monitor in trainer.callback_metrics:
+            logged: Tensor = trainer.callback_metrics[self.monitor].detach().clone()
+            return logged
+        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        raise ValueError(
+            f"monitor {self.monitor!r}: expected self.log({self.monitor!r}, …, on_step=True) in training_step, or that "
+            f"key in the dictionary it returns; logged so far: {known}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoint."""
+        return dict(self.penalty.get_extra_state())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoint."""
+        self.penalty.set_extra_state(state_dict)

@@ -1,0 +1,205 @@
+"""transformers' Trainer with CLIP: text by its embeddings, pixels as they are; accumulation, bf16, clipping, resume."""
+
+import copy
+import re
+import warnings
+
+import pytest
+import torch
+
+from cheaplip import CLIP, PairSet
+from cheaplip.integrations.lazy import LazyCLIP
+
+pytest.importorskip("transformers", reason="needs the extra huggingface")
+pytest.importorskip("accelerate", reason="needs the extra huggingface")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what transformers' own imports deprecate
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        BertForSequenceClassification,
+        Trainer,
+        TrainingArguments,
+        ViTConfig,
+        ViTForImageClassification,
+        set_seed,
+    )
+
+    from cheaplip.integrations.huggingface import CLIPTrainer, Logits, embedded
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+TOKENS = torch.randint(2, 20, (64, 6), generator=torch.Generator().manual_seed(0))
+TEXT = [{"input_ids": row, "labels": int(row[0] > 10)} for row in TOKENS]
+
+
+def bert(kind=BertForSequenceClassification):
+    set_seed(0)
+    return kind(BertConfig(vocab_size=20, max_position_embeddings=8, **SIZES))
+
+
+def trainer(model, clip, folder, data=TEXT, **options):
+    options = {"max_steps": 8, "per_device_train_batch_size": 16, "learning_rate": 1e-2, **options}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy=options.pop("save_strategy", "no"),
+        logging_strategy="no",
+        dataloader_pin_memory=False,
+        **options,
+    )
+    if clip is None:
+        return Trainer(model, arguments, train_dataset=data)
+    return CLIPTrainer(model, arguments, clip=clip, train_dataset=data)
+
+
+def largest(model):
+    """After a climb of the same pairs in the embeddings."""
+    x = embedded(model, {"input_ids": TOKENS})
+    clip = CLIP(PairSet(x, size=16, renew=0))
+    for _ in range(10):
+        clip(Logits(model))
+    return float(clip.largest)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
+        {"bf16": True},
+        {"max_grad_norm": 0.3},
+    ],
+    ids=["plain", "accumulation", "bf16", "clipping"],
+)
+def test_training_lowers_the_constant_and_moves_pairs_and_lam(options, tmp_path):
+    plain, stable, clip = bert(), bert(), LazyCLIP(lam=0.3, target=0.4, rate=0.05, size=8)
+    trainer(plain, None, tmp_path, **options).train()
+    trainer(stable, clip, tmp_path, **options).train()
+    assert largest(stable) < 0.8 * largest(plain)
+    assert clip.clip.lam != 0.3
+    assert clip.clip.pairs.age.max() == 8  # once for each optimiser step
+    assert clip.clip.pairs.u.shape == (8, 6, 16)
+
+
+def test_one_step_adds_exactly_the_penaltys_gradient(tmp_path):
+    model = bert()
+    before, clip = copy.deepcopy(model), LazyCLIP(lam=0.3, size=8)
+    options = {
+        "optim": "sgd",
+        "max_steps": 1,
+        "max_grad_norm": 0.0,
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+    }
+    training = trainer(model, clip, tmp_path, **options)
+    seen = []
+    training._prepare_inputs, prepare = (
+        lambda inputs: seen.append(prepare(inputs)) or seen[-1],
+        training._prepare_inputs,
+    )
+    training.train()
+    loss = before(**seen[0]).loss + LazyCLIP(lam=0.3, size=8)(Logits(before), embedded(before, seen[0]))
+    loss.backward()
+    for parameter, reached in zip(before.parameters(), model.parameters(), strict=True):
+        moved = 0 if parameter.grad is None else 0.1 * parameter.grad
+        torch.testing.assert_close(parameter - moved, reached)
+
+
+def test_clipping_acts_on_the_sum(tmp_path):
+    model = bert()
+    before = copy.deepcopy(model)
+    options = {"optim": "sgd", "max_steps": 1, "max_grad_norm": 0.01, "learning_rate": 1.0}
+    trainer(model, LazyCLIP(lam=1e3, size=8), tmp_path, **options).train()
+    moved = sum((a - b).square().sum() for a, b in zip(before.parameters(), model.parameters(), strict=True)).sqrt()
+    assert moved <= 0.01 * 1.001
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    def training(steps=6):
+        return trainer(
+            bert(),
+            LazyCLIP(lam=0.3, target=0.6, size=8),
+            tmp_path / "runs",
+            max_steps=steps,
+            save_steps=3,
+            save_strategy="steps",
+            lr_scheduler_type="constant",
+        )
+
+    whole = training()
+    whole.train()
+    resumed = training()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "runs" / "checkpoint-3"))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name, value in whole.clip.get_extra_state().items():
+        assert torch.equal(value, resumed.clip.get_extra_state()[name]), name
+
+
+def test_pixels_are_inputs_themselves(tmp_path):
+    set_seed(0)
+    model = ViTForImageClassification(ViTConfig(image_size=4, patch_size=2, num_channels=1, **SIZES))
+    pixels = torch.rand(32, 1, 4, 4)
+    data = [{"pixel_values": image, "labels": int(image.sum() > 8)} for image in pixels]
+    clip = LazyCLIP(lam=0.1, target=0.9, size=4)
+    trainer(model, clip, tmp_path, data, max_steps=2).train()
+    assert clip.clip.pairs.u.shape == (4, 1, 4, 4)
+    assert clip.clip.largest > 0
+
+
+def test_the_target_can_be_a_loss(tmp_path):
+    clip = LazyCLIP(lam=0.1, target=0.5, mode="min", size=4)
+    trainer(bert(), clip, tmp_path, max_steps=2).train()
+    assert clip.clip.lam < 0.1
+
+
+def test_a_model_in_training_stays_in_its_modes(tmp_path):
+    model = bert()
+    trainer(model, LazyCLIP(size=4), tmp_path, max_steps=1).train()
+    assert all(module.training for module in model.modules())
+
+
+def test_other_labels_name_the_remedy(tmp_path):
+    data = [{"input_ids": row, "labels": row} for row in TOKENS]
+    model, clip = bert(BertForMaskedLM), LazyCLIP(target=0.9)
+    trainer(model, clip, tmp_path, data, max_steps=1).train()  # a label for each token is one for each output
+    numbers = [{"input_ids": row, "labels": float(row[0])} for row in TOKENS]
+    model = bert()
+    model.config.num_labels, model.num_labels = 1, 1
+    model.classifier = torch.nn.Linear(16, 1)
+    message = "target: expected class labels of shape (16,) for an accuracy, got (16,): say LazyCLIP(mode='min') with a"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        trainer(model, LazyCLIP(target=0.9), tmp_path, numbers, max_steps=1).train()
+
+
+def test_batches_of_several_lengths_are_refused(tmp_path):
+    data = [{"input_ids": row[: 6 if i < 16 else 5], "labels": 0} for i, row in enumerate(TOKENS)]
+    training = trainer(bert(), LazyCLIP(), tmp_path, data, max_steps=4)
+    training._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
+    with pytest.raises(
+        ValueError, match=r"^expected inputs of shape \(6, 16\), as in the first batch, got \(5, 16\): pad"
+    ):
+        training.train()
+
+
+def test_a_checkpoint_without_clip_is_refused(tmp_path):
+    trainer(bert(), None, tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    with pytest.raises(ValueError, match=r"it was saved without CLIP; load its model, and train from there$"):
+        trainer(bert(), LazyCLIP(), tmp_path, max_steps=2).train(resume_from_checkpoint=True)
+
+
+def test_something_else_than_a_lazy_clip_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"^clip: expected a LazyCLIP, got float: cheaplip\.integrations\.lazy"):
+        trainer(bert(), 0.1, tmp_path)
