@@ -14,12 +14,13 @@ from cheaplip.cli.bracket import Bracket
 from cheaplip.cli.compare import Compare
 from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
 from cheaplip.cli.evaluate import Evaluate
+from cheaplip.cli.export import Export
 from cheaplip.cli.report import Report
 from cheaplip.cli.reproduce import Reproduce
 from cheaplip.cli.train import Train
 from cheaplip.experiments.training import Interrupted
 
-__all__ = ["Bracket", "Compare", "Evaluate", "Report", "Reproduce", "Train", "run"]
+__all__ = ["Bracket", "Compare", "Evaluate", "Export", "Report", "Reproduce", "Train", "run"]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
@@ -28,6 +29,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bracket": Bracket,
     "reproduce": Reproduce,
     "report": Report,
+    "export": Export,
 }
 
 

@@ -1,0 +1,27 @@
+"""``cheaplip export``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cheaplip.cli.console import Interrupt, messages
+from cheaplip.experiments.export import Format, export
+from cheaplip.experiments.runs import RunFolder
+
+__all__ = ["Export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the model of a finished run as one file that needs no cheaplip, with a model card beside it."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run's folder"""
+    format: Format = "pt2"
+    """pt2, for torch.export.load, or onnx"""
+
+    def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - over in seconds
+        """Export, then say where the file is."""
+        messages.print(f"model: {export(RunFolder(self.run), self.format)}", soft_wrap=True)

@@ -1,0 +1,101 @@
+"""A trained model as one file that needs no cheaplip: ``.pt2`` (torch.export) or ONNX, with a model card beside it."""
+
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.experiments.config import check_choice, from_json
+from cheaplip.experiments.data import load
+from cheaplip.experiments.runs import RunError, RunFolder, versions
+from cheaplip.experiments.training import load_trained
+
+__all__ = ["Format", "export"]
+
+Format = Literal["pt2", "onnx"]
+
+_CHECKED = 64  # test inputs on which the file must say what the model says
+_TOLERANCE = 1e-4  # of the largest logit; another runtime sums in another order
+
+
+def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - the word of the command line
+    r"""Write ``model.pt2`` or ``model.onnx`` and ``model-card.json`` into a run's folder.
+
+    The file takes inputs (B, \*shape), any B, and gives logits (B, classes). It is read back, and refused unless its
+    outputs equal the model's.
+
+    Args:
+        folder: a finished run.
+        format: ``"pt2"``: for ``torch.export.load``; ``"onnx"``: for onnxruntime and others.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RunError: no finished run there, or a model that cannot be exported.
+        ImportError: ``onnx`` without the extra.
+    """
+    check_choice("format", format, get_args(Format))
+    metrics = folder.read_json("metrics.json")
+    config = from_json(folder.read_json("config.json"))
+    data = load(config.data, label=config.label, split_seed=config.split_seed)
+    model = load_trained(folder, config, data)
+    x = data.test.x[:_CHECKED]
+    path = folder.path / f"model.{format}"
+    try:
+        with torch.no_grad():
+            answers = (_write_pt2 if format == "pt2" else _write_onnx)(model, x, path)
+            expected = model(x)
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        raise RunError(f"cannot export the model of {folder.path} as {format}: {str(error).splitlines()[0]}") from error
+    for rows in (1, len(x)):  # the batch is free
+        if (answers(x[:rows]) - expected[:rows]).abs().max() > _TOLERANCE * expected.abs().max():
+            path.unlink()
+            raise RunError(f"the outputs of {path} differ from the model's: do not use its {format} export")
+    folder.write_json(
+        "model-card.json",
+        {
+            "input": {"shape": ["batch", *data.shape], "dtype": "float32", "domain": repr(data.domain)},
+            "output": {"shape": ["batch", data.classes], "meaning": "logits"},
+            "data": config.data,
+            "method": config.method,
+            "model": config.model,
+            "metrics": metrics,
+            "versions": versions(),
+        },
+    )
+    return path
+
+
+def _write_pt2(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    loaded: Callable[[Tensor], Tensor] = torch.export.load(path).module()
+    return loaded
+
+
+def _write_onnx(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"export to onnx needs {', '.join(missing)}: pip install 'cheaplip[onnx]'")
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations within the exporter
+        torch.onnx.export(
+            model,
+            (x,),
+            path,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["input"],
+            output_names=["logits"],
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])

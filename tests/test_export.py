@@ -1,0 +1,74 @@
+"""Exported models say what the model says, for any batch, without cheaplip."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from cheaplip.cli import run
+from cheaplip.experiments.config import from_json
+from cheaplip.experiments.data import load
+from cheaplip.experiments.export import export
+from cheaplip.experiments.runs import RunError, RunFolder
+from cheaplip.experiments.training import load_trained
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--epochs", "1", "--model", "mlp:8", "--probe", "0"]
+    assert run(["train", "digits", "--out", str(path), *options]) == 0
+    return RunFolder(path)
+
+
+@pytest.fixture(scope="module")
+def expected(trained):
+    data = load("digits")
+    model = load_trained(trained, from_json(trained.read_json("config.json")), data)
+    with torch.no_grad():
+        return data.test.x[:7], model(data.test.x[:7])
+
+
+def test_pt2_equals_the_model(trained, expected, capsys):
+    assert run(["export", str(trained.path)]) == 0
+    assert "model.pt2" in capsys.readouterr().err
+    x, logits = expected
+    loaded = torch.export.load(trained.path / "model.pt2").module()
+    torch.testing.assert_close(loaded(x), logits)
+    torch.testing.assert_close(loaded(x[:1]), logits[:1])
+
+
+def test_onnx_equals_the_model(trained, expected):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    assert run(["export", str(trained.path), "--format", "onnx"]) == 0
+    x, logits = expected
+    session = onnxruntime.InferenceSession(trained.path / "model.onnx", providers=["CPUExecutionProvider"])
+    for rows in (1, 7):
+        (answer,) = session.run(["logits"], {"input": x[:rows].numpy()})
+        torch.testing.assert_close(torch.from_numpy(answer), logits[:rows], atol=1e-5, rtol=1e-5)
+
+
+def test_the_model_card_says_what_it_is(trained):
+    export(trained)
+    card = json.loads((trained.path / "model-card.json").read_text())
+    assert card["input"] == {"shape": ["batch", 1, 8, 8], "dtype": "float32", "domain": "Box(0, 1)"}
+    assert card["metrics"] == trained.read_json("metrics.json")
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"^no metrics\.json in .*: expected the folder of a run made by"):
+        export(RunFolder(tmp_path))
+
+
+def test_an_unknown_format_is_refused(trained, capsys):
+    assert run(["export", str(trained.path), "--format", "tflite"]) == 2
+    assert "pt2" in capsys.readouterr().err
+
+
+def test_onnx_without_the_extra_names_it(trained, monkeypatch):
+    monkeypatch.setattr("cheaplip.experiments.export.find_spec", lambda name: None if name == "onnxscript" else True)
+    message = "export to onnx needs onnxscript: pip install 'cheaplip[onnx]'"
+    with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
+        export(trained, "onnx")
