@@ -1,6 +1,6 @@
 """A picture: two moons, the same network trained plainly and with CLIP, its decision regions and margins.
 
-python examples/moons.py docs/moons.svg     (needs pip install 'cheaplip[cli,plots]')
+python examples/moons.py docs/moons.png     (needs pip install 'cheaplip[cli,plots]')
 
 Colour is the probability the network gives to a class; the black line is where it changes its mind, the dashed ones
 where it is 90 % sure. The margin of a point is its distance to the black line.
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import cheaplip
 from cheaplip.bracket import largest_quotient
 
-DOMAIN = cheaplip.Box(torch.tensor([-1.8, -1.3]), torch.tensor([2.8, 1.8]))
+DOMAIN = cheaplip.Box(torch.tensor([-1.6, -1.1]), torch.tensor([2.6, 1.6]))
 GRID = 400
+TARGET = 0.99
 
 
 def moons(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -53,10 +54,10 @@ def draw(axis: plt.Axes, model: nn.Module, x: Tensor, y: Tensor, title: str) -> 
     )
     grid = torch.stack(torch.meshgrid(across, up, indexing="xy"), dim=-1)
     probability = model(grid.reshape(-1, 2)).softmax(1)[:, 1].reshape(GRID, GRID)
-    axis.contourf(across, up, probability, levels=[i / 20 for i in range(21)], cmap="RdBu_r", alpha=0.75)
+    axis.contourf(across, up, probability, levels=[i / 20 for i in range(21)], cmap="RdBu_r", alpha=0.6)
     axis.contour(across, up, probability, levels=[0.1, 0.9], colors="black", linewidths=0.8, linestyles="dashed")
     axis.contour(across, up, probability, levels=[0.5], colors="black", linewidths=1.8)
-    axis.scatter(*x.T, c=y, cmap="RdBu_r", s=14, edgecolors="white", linewidths=0.5)
+    axis.scatter(*x.T, c=y, cmap="RdBu_r", s=18, edgecolors="white", linewidths=0.6)
     test_x, test_y = moons(5000, seed=1)
     accuracies = [float((model(at).argmax(1) == label).float().mean()) for at, label in ((x, y), (test_x, test_y))]
     quotient = largest_quotient(model, x, domain=DOMAIN, size=128, steps=60).value
@@ -78,14 +79,11 @@ def draw(axis: plt.Axes, model: nn.Module, x: Tensor, y: Tensor, title: str) -> 
 
 def main(path: str) -> None:
     x, y = moons(150, seed=0)
-    plt.rcParams["svg.hashsalt"] = "cheaplip"
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     draw(axes[0], train(x, y, None), x, y, "plain")
     draw(axes[1], train(x, y, TARGET), x, y, f"CLIP, target {TARGET:g}")
-    figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None, dpi=110)
+    figure.savefig(path, dpi=110)
 
-
-TARGET = 0.99
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "moons.svg")
+    main(sys.argv[1] if len(sys.argv) > 1 else "moons.png")

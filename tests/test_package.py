@@ -2,10 +2,12 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,29 @@ def test_the_import_prints_nothing_and_warns_of_nothing():
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert "cheaplip" not in done.stderr
+
+
+@pytest.mark.parametrize("adapter", ["lightning", "skorch", "huggingface"])
+def test_an_adapter_without_its_package_names_the_extra(adapter):
+    package = "transformers" if adapter == "huggingface" else adapter
+    code = f"import sys; sys.modules[{package!r}] = None; import cheaplip.integrations.{adapter}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"pip install 'cheaplip[{adapter}]'" in done.stderr
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    root = Path(__file__).parents[1]
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("needs hatchling, which builds the wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=root, check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    sources = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*.py")} | {"cheaplip/py.typed"}
+    assert {name for name in names if ".dist-info/" not in name} == sources
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    assert any(name.endswith("dist-info/entry_points.txt") for name in names)
 
 
 def test_types_are_shipped():

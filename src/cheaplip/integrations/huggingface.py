@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cheaplip.integrations.lazy import LazyCLIP
 
 try:
+    from safetensors.torch import load_file, save_file
     from transformers import PreTrainedModel, Trainer
 except ModuleNotFoundError as error:
     raise ImportError(
