@@ -1,7 +1,10 @@
 """Lightning's callback, with the real Trainer: accumulation, precision, clipping, resume, and what it refuses."""
 
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,9 +65,9 @@ def make(module=Classifier):
 
 
 def trainer(*callbacks, max_epochs=2, **options):
+    options = {"devices": 1, **options}
     return Trainer(
         accelerator="cpu",
-        devices=1,
         max_epochs=max_epochs,
         logger=False,
         enable_checkpointing=False,
@@ -208,3 +211,34 @@ def test_an_immovable_lam_is_refused_at_construction():
 def test_an_optimiser_step_before_any_batch_is_refused():
     with pytest.raises(RuntimeError, match=r"^an optimiser step before any batch: CLIPCallback belongs in"):
         callback().on_before_optimizer_step(None, make(), None)
+
+
+TWO_PROCESSES = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_lightning import Classifier, X, Y, callback, loader, make, trainer
+
+module, clip = make(), callback(target=0.7, lam=1.0)
+fitting = trainer(clip, devices=2, strategy="ddp", gradient_clip_val=1.0)
+fitting.fit(module, loader())
+values = torch.cat([p.detach().flatten() for p in module.parameters()] + [clip.penalty.clip.lam[None]])
+pairs = clip.penalty.clip.pairs.u
+everywhere = fitting.strategy.all_gather(values)
+print(f"equal {torch.equal(everywhere[0], everywhere[1])}", flush=True)
+own = fitting.strategy.all_gather(pairs)
+moved = bool(clip.penalty.clip.pairs.age.max() > 0)
+print(f"pairs of its own {not torch.equal(own[0], own[1])}, moved {moved}", flush=True)
+"""
+
+
+def test_two_processes_agree_on_weights_and_lam(tmp_path):
+    script = tmp_path / "fit.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    here = str(Path(__file__).parent)
+    done = subprocess.run([*launch, str(script), here], capture_output=True, text=True, timeout=280, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal True") == 2
+    assert done.stdout.count("pairs of its own True, moved True") == 2

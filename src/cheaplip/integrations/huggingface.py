@@ -67,7 +67,8 @@ class CLIPTrainerMixin:
     Once gradients are accumulated, and before they are clipped, the penalty's gradient at the last batch is added (a
     callback cannot: its hook comes after the clipping, and it sees no inputs). So λ means the same with any
     ``gradient_accumulation_steps`` and in any precision. λ moves by the batches' accuracy, or with ``mode="min"`` by
-    their loss. The state lies in the Trainer's checkpoints, as ``clip.safetensors``.
+    their loss. The state lies in the Trainer's checkpoints, as ``clip.safetensors`` (of several processes' pairs, those
+    of the first).
 
     All batches must have one shape: pad to ``max_length``.
 
@@ -126,7 +127,8 @@ class CLIPTrainerMixin:
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
-        save_file(self.clip.get_extra_state(), Path(output_dir) / _FILE)
+        if self.args.should_save:  # type: ignore[attr-defined]
+            save_file(self.clip.get_extra_state(), Path(output_dir) / _FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]

@@ -40,7 +40,8 @@ class CLIPCallback(Callback):
     Before each optimiser step, once gradients are accumulated, synchronised and unscaled, and before they are clipped,
     the penalty's gradient at the last batch is added. So λ means the same with any ``accumulate_grad_batches``, in any
     precision, on any number of devices. After each batch λ moves by the metric ``monitor``. Pairs, λ and controller
-    travel in Lightning's own checkpoints. Logs ``clip/lam`` and ``clip/largest``.
+    travel in Lightning's own checkpoints (of several processes' pairs, those of the first). Logs ``clip/lam`` and
+    ``clip/largest``.
 
     Args:
         lam, target, mode, rate, smoothing, domain, size, every: as in :class:`LazyCLIP`.
