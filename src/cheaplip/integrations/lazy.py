@@ -35,7 +35,7 @@ class LazyCLIP(nn.Module):
     Example:
         >>> penalty = LazyCLIP(lam=0.1, target=0.9)
         >>> x = torch.rand(8, 2)
-        >>> float(penalty(torch.nn.Linear(2, 2), x)) > 0
+        >>> penalty(torch.nn.Linear(2, 2), x).item() > 0
         True
         >>> penalty.observe(0.95)
     """
