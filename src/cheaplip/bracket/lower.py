@@ -176,7 +176,7 @@ def _refine(model: Model, search: PairSet, u: Tensor, v: Tensor, ends: _Ends, bu
 def _finish(model: Model, search: PairSet, u: Tensor, v: Tensor, ends: _Ends, budget: Budget) -> Lower:
     values = ends.quotients(model, u, v)
     top = values.topk(min(_FINALISTS, len(values))).indices
-    some = search.pool[:256].to(u.dtype)
+    some = search.domain.project(search.pool[:256].to(u.dtype))  # float32 may lie outside by its rounding
     finalists = PairSet(some, size=len(top), domain=search.domain, renew=0, distances=_DISTANCES[1])
     finalists.u, finalists.v = u[top].clone(), v[top].clone()
     steps = _REFINEMENTS if u.dtype == torch.float64 else 0
