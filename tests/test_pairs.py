@@ -358,7 +358,7 @@ def test_scale_is_one_where_there_is_nothing_to_measure(x):
 
 
 def aged(size: int = 6, age: int = 10, **options) -> PairSet:
-    pairs = PairSet(inputs(64, 3), size=size, **options)
+    pairs = PairSet(inputs(64, 3), size=size, **{"grace": 10, **options})
     pairs.age.fill_(age)
     return pairs
 
@@ -485,7 +485,7 @@ def test_resuming_draws_the_same_newcomers(start):
 
 def test_repr_shows_the_options():
     text = repr(PairSet(inputs(64, 3), size=4))
-    assert "size=4, start='noise', step='power', renew=2, grace=10" in text
+    assert "size=4, start='noise', step='power', renew=1, grace=40" in text
 
 
 # Errors
@@ -571,7 +571,7 @@ def test_options_are_keyword_only():
 def test_steps_that_were_left_out_are_made_up_for():
     """Four steps at once: a way twice as long, four newcomers' worth, four steps of age."""
     x = inputs(16, 3)
-    for stride, length in ((1, 0.01), (4, 0.02)):
+    for stride, length in ((1, 0.015), (4, 0.03)):
         pairs = PairSet(x, size=16, renew=1, grace=4, distances=(0.001, 10.0, 0.01))
         centre = (pairs.u + pairs.v) / 2
         pull = torch.cat([torch.ones(16, 3), torch.ones(16, 3)])

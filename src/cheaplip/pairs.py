@@ -46,7 +46,7 @@ class PairSet(nn.Module):
             uniformly from ``domain``, and its noisy copy.
         step: how pairs climb, see above.
         step_size: τ, positive. For ``"power"`` and ``"gradient"`` in units of the data's scale, the median distance
-            between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.01, 0.02 and 1.
+            between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.015, 0.02 and 1.
         distances: smallest and largest Euclidean distance within a pair, and that of newcomers, each in units of the
             data's scale. Only the newcomers' applies to ``step="quotient"``.
         renew: pairs replaced at each training step; 0 switches the tournament off.
@@ -84,8 +84,8 @@ class PairSet(nn.Module):
         step: Step = "power",
         step_size: float | None = None,
         distances: tuple[float, float, float] = (0.005, 0.3, 0.05),
-        renew: int = 2,
-        grace: int = 10,
+        renew: int = 1,
+        grace: int = 40,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PairSet(nn.Module):
             )
         self.start: Start = start
         self.step: Step = step
-        self.step_size = {"power": 0.01, "gradient": 0.02, "quotient": 1.0}[step] if step_size is None else step_size
+        self.step_size = {"power": 0.015, "gradient": 0.02, "quotient": 1.0}[step] if step_size is None else step_size
         self.distances = distances
         self.renew = renew
         self.grace = grace

@@ -78,16 +78,16 @@ class TrainConfig:
     """how pairs climb; quotient is the paper's"""
     step_size: float | None = None
     """length of a climb, see PairSet"""
-    renew: int = 2
-    """pairs replaced at each step; 0 switches the tournament off"""
-    grace: int = 10
-    """climbs before a newcomer can be replaced"""
+    renew: int = 1
+    """pairs replaced at each training step; 0 switches the tournament off"""
+    grace: int = 40
+    """training steps before a newcomer can be replaced"""
     held_out: int = 0
     """clip: training inputs held out; they and noisy copies are the pairs, in turns of --pairs a step (the paper's)"""
     aggregate: Aggregate = "softmax"
     """from quotients to the penalty; max is the paper's"""
-    every: int = 8
-    """regularise each k-th step with k times the weight"""
+    every: int | None = None
+    """regularise each k-th step with k times the weight; unset: up to 8, while pairs climb a thousand times or more"""
     form: str = "joint"
     """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
     adversarial_epsilon: float | None = None

@@ -37,6 +37,7 @@ _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: e
 _PROBE_STEPS = 30
 _APART = 1_000_003  # between the seeds of processes
 _SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
+_LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's accuracy is mostly noise
 _WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
 
@@ -111,7 +112,9 @@ class Training:
             return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise)
         pairs = self._part(0) if len(self.parts) else self._pairs(data.train.x)
         hold_own_(pairs)
-        clip = CLIP(pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every).to(self.device)
+        clip = CLIP(
+            pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every or _every(self.total_steps)
+        ).to(self.device)
         return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
 
     def _pairs(self, x: Tensor) -> PairSet:
@@ -146,7 +149,7 @@ class Training:
         return DiscrepancyPrinciple(
             penalty,
             config.target,
-            rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / memory,
+            rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / max(memory, _LEAST_STEPS),
             damping=3 / _SLOW if config.method == "weight" else 3.0,
             smoothing=1 - 1 / memory,
             width=min(_WIDTH, (1 - config.target) / 4),
@@ -521,6 +524,11 @@ def _check_same(config: TrainConfig, folder: RunFolder) -> None:
 
 
 _FREE = ("device", "checkpoint_every")
+
+
+def _every(steps: int) -> int:
+    """Lazily, as far as pairs still climb a thousand times or more."""
+    return min(8, max(1, steps // 1000))
 
 
 def _batch_size(rows: int) -> int:
