@@ -14,7 +14,7 @@ import pytest
 
 import cheaplip
 
-CORE = ["clip", "discrepancy", "distributed", "domain", "errors", "modes", "pairs", "quotient"]
+CORE = ["certificate", "clip", "discrepancy", "distributed", "domain", "errors", "modes", "pairs", "quotient"]
 
 NEW_MODULES = """
 import sys

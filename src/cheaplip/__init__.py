@@ -1,6 +1,7 @@
 """Train any PyTorch model to be stable, cheaply; say honestly how stable it is; prove what can be proved."""
 
 from cheaplip.bracket import Bracket, LipschitzBound, bracket
+from cheaplip.certificate import Certified, certified_accuracy, certified_interval, certified_radius
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.domain import Ball, Box
@@ -13,11 +14,15 @@ __all__ = [
     "BatchDependentLayerError",
     "Box",
     "Bracket",
+    "Certified",
     "CheaplipWarning",
     "DiscrepancyPrinciple",
     "LipschitzBound",
     "PairSet",
     "UnsupportedLayerError",
     "bracket",
+    "certified_accuracy",
+    "certified_interval",
+    "certified_radius",
 ]
 __version__ = "0.1.0"

@@ -218,7 +218,7 @@ def _dropout(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
 
 def _reshape(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     shape = tuple(node.meta["val"].shape[1:])
-    return graph.emit(node, Nonnegative(lambda x: x.reshape(len(x), *shape)), graph.live(node, node.args[0]))
+    return graph.emit(node, Nonnegative(lambda x: x.reshape(x.shape[0], *shape)), graph.live(node, node.args[0]))
 
 
 def _expand(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
@@ -319,7 +319,7 @@ def _stacked(graph: Graph, node: fx.Node, values: list[int], dim: int) -> int:
     shape = list(graph.shape_of(values[0]))
     single = (*shape[: dim - 1], 1, *shape[dim - 1 :])
     parts = [
-        graph.emit(node, Nonnegative(lambda x: x.reshape(len(x), *single)), value, shape=(BATCH, *single))
+        graph.emit(node, Nonnegative(lambda x: x.reshape(x.shape[0], *single)), value, shape=(BATCH, *single))
         for value in values
     ]
     whole = (*shape[: dim - 1], len(values), *shape[dim - 1 :])
