@@ -43,27 +43,29 @@ class TrainConfig:
     label: str | None = None
     """the label's column in a CSV file"""
     method: str = "clip"
-    """plain, weight, clip or adversarial"""
+    """plain, weight, clip, adversarial, certified or clip+certified"""
     model: str = "mlp:200,80"
     """mlp:WIDTHS, cnn, linear, or package.module:function"""
     activation: Activation | None = None
-    """between the layers; unset: sigmoid for mlp, relu for cnn; your own model decides for itself"""
+    """between the layers; unset: sigmoid for mlp, relu for cnn and certified; your own model decides for itself"""
     final_activation: FinalActivation = "none"
     """on the outputs; sigmoid is the setting of the paper's authors"""
     target: float | None = 0.98
     """training accuracy that λ is steered to, in (0, 1); None keeps λ fixed"""
-    epochs: int = 30
-    """passes over the training data"""
+    epochs: int | None = None
+    """passes over the training data; unset: 20 for certified, else 30"""
     batch_size: int | None = None
-    """unset: 128, less for small data"""
+    """unset: 256 for certified, else 128; less for small data"""
     lr: float | None = None
-    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, 0.05 otherwise"""
+    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, else 0.05; certified: 0.002, of Adam"""
     momentum: float = 0.9
     """Nesterov momentum of SGD"""
     weight_decay: float = 2e-5
-    """of SGD, for every method alike; 0 switches it off"""
+    """of SGD, for every method alike but certified, which has none; 0 switches it off"""
     lam: float | None = None
     """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise"""
+    margin: float | None = None
+    """certified: lead of the class in units of the bound, √2 times a radius; unset: 0.45 times the data's epsilon"""
     mu: float = 1e-3
     """weight: μ at the start"""
     rule: Rule = "multiplicative"
@@ -130,7 +132,7 @@ class TrainConfig:
             raise ConfigError(
                 f"checkpoint_every: expected epochs, such as 1, or minutes, such as 10m, got {self.checkpoint_every!r}"
             )
-        for name in ("lr", "rate", "step_size", "adversarial_epsilon"):
+        for name in ("lr", "margin", "rate", "step_size", "adversarial_epsilon"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name}: expected a positive number, got {value}")
@@ -153,13 +155,22 @@ class TrainConfig:
     @property
     def resolved_activation(self) -> Activation:
         """The activation in use, where the model has a choice of one."""
-        return self.activation or ("sigmoid" if self.model.startswith("mlp:") else "relu")
+        if self.activation is not None:
+            return self.activation
+        return "sigmoid" if self.model.startswith("mlp:") and self.method != "certified" else "relu"
+
+    @property
+    def resolved_epochs(self) -> int:
+        """The number of passes in use."""
+        return self.epochs or (20 if self.method == "certified" else 30)
 
     @property
     def resolved_lr(self) -> float:
         """The peak learning rate in use; sigmoids, with slopes of at most 1/4, want more."""
         if self.lr is not None:
             return self.lr
+        if self.method == "certified":
+            return 2e-3
         return 0.6 if self.resolved_activation == "sigmoid" and self.model.startswith("mlp:") else 0.05
 
     @property

@@ -1,4 +1,4 @@
-"""What each training method minimises: plain, weight, clip, adversarial."""
+"""What each training method minimises: plain, weight, clip, adversarial, certified, clip+certified."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,22 @@ from cheaplip.clip import CLIP
 from cheaplip.domain import Box
 from cheaplip.quotient import distance
 
-__all__ = ["METHODS", "Objective", "WeightPenalty", "adversarial", "joint", "penalised", "plain"]
+__all__ = [
+    "METHODS",
+    "Objective",
+    "WeightPenalty",
+    "adversarial",
+    "bounded",
+    "certified",
+    "joint",
+    "orthogonal_",
+    "penalised",
+    "plain",
+]
 
-METHODS = ("plain", "weight", "clip", "adversarial")
+METHODS = ("plain", "weight", "clip", "adversarial", "certified", "clip+certified")
+
+_SOFTNESS = 0.2  # temperature of the certified loss, in units of its margin
 
 
 @dataclass(frozen=True)
@@ -22,12 +35,14 @@ class Objective:
     r"""A method at work.
 
     Attributes:
-        step: (model, x, y) → (loss to minimise, cross-entropy alone, outputs): scalar, scalar, (B, classes).
+        step: (model, x, y) → (loss to minimise, loss without penalties, outputs): scalar, scalar, (B, classes).
         penalty: the module whose ``lam`` is steered, if any; its state belongs to the checkpoint.
+        bound: the bound of the model that the loss contains, if any, with multipliers to train.
     """
 
     step: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     penalty: nn.Module | None = None
+    bound: nn.Module | None = None
 
 
 class WeightPenalty(nn.Module):
@@ -115,3 +130,52 @@ def adversarial(epsilon: float, steps: int, domain: Box, generator: torch.Genera
         return domain.project(x + shift).detach()
 
     return Objective(step)
+
+
+def certified(bound: nn.Module, margin: float) -> Objective:
+    r"""A smooth hinge on the leads of z = f(x) / L, with L a proved bound of Lip(f):
+
+    .. math:: t \log\Big(1 + \sum_{j≠y} \exp\frac{m - (z_y - z_j)}{t}\Big), \quad t = m / 5.
+
+    z is 1-Lipschitz whatever the architecture, so z_y − max z_j is √2 times a radius within which the class y is
+    certain: what is trained is the certificate. For t → 0 it is the hinge max(0, m − (z_y − max z_j)), which small
+    networks answer by giving up: all their outputs become the same. The model itself stays as it is, undivided.
+
+    Args:
+        bound: L, a scalar, from no arguments; differentiable in the model's weights.
+        margin: m.
+    """
+    temperature = _SOFTNESS * margin
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(x)
+        own = nn.functional.one_hot(y, output.shape[1]).bool()
+        behind = (output - output[own].unsqueeze(1)) / bound().to(output.dtype)
+        terms = torch.where(own, 0.0, (margin + behind) / temperature)
+        fit = temperature * terms.logsumexp(dim=1).mean()
+        return fit, fit, output
+
+    return Objective(step, bound=bound)
+
+
+def bounded(objective: Objective, bound: nn.Module) -> Objective:
+    """``objective`` plus λ·L, with the λ of its own penalty and L a proved bound of Lip(f)."""
+    assert objective.penalty is not None
+    lam = objective.penalty.get_buffer("lam")
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss, fit, output = objective.step(model, x, y)
+        return loss + lam * bound().to(loss.dtype), fit, output
+
+    return Objective(step, objective.penalty, bound)
+
+
+@torch.no_grad()
+def orthogonal_(model: nn.Module, seed: int) -> None:
+    """Replace each weight by a (semi-)orthogonal one, drawn from ``seed``, and each bias of a linear map by zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            module.weight.copy_(nn.init.orthogonal_(torch.empty(module.weight.shape), generator=generator))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

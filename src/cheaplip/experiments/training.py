@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cheaplip.bracket import largest_quotient
+from cheaplip.bracket import LipschitzBound, largest_quotient
 from cheaplip.clip import CLIP
 from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.distributed import average, rank, ranks
@@ -36,6 +36,9 @@ Progress = Callable[[int, int, dict[str, float]], None]
 _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
 _PROBE_STEPS = 30
 _APART = 1_000_003  # between the seeds of processes
+_MARGIN = 0.45  # of the data's ε
+_RISE, _CERTIFIED_RISE = 0.3, 0.15  # part of the run in which the learning rate rises
+_MULTIPLIER_RATE = 2e-2  # peak learning rate of log T
 _SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's accuracy is mostly noise
 _WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
@@ -60,46 +63,53 @@ class Training:
 
     def __init__(self, config: TrainConfig, data: Data) -> None:
         self.config = config
+        if "certified" in config.method and ranks() > 1:
+            raise ConfigError(f"method: {config.method} trains in one process only: train without torchrun")
         if config.held_out and ranks() > 1:
             raise ConfigError("held_out: works in one process only: train without torchrun, or say --held-out 0")
         data, held_out = hold_out(data, config.held_out, config.split_seed)
         self.data = data
         self.device = data.train.x.device
-        self.batch_size = min(config.batch_size or _batch_size(len(data.train.x)), len(data.train.x))
+        self.batch_size = min(config.batch_size or _batch_size(config.method, len(data.train.x)), len(data.train.x))
         self.steps_per_epoch = len(data.train.x) // self.batch_size
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.total_steps = self.steps_per_epoch * config.resolved_epochs
         self._check_divisible()
         self.model = _untrained(config, data).to(self.device)
+        if config.method == "certified":
+            methods.orthogonal_(self.model, config.seed)
         self.network = self.model if ranks() == 1 else DistributedDataParallel(self.model)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.resolved_lr,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            max_lr=config.resolved_lr,
-            total_steps=max(self.total_steps, 2),
-            pct_start=0.3,
-            cycle_momentum=False,
-        )
+        self.optimizer = self._optimizer()
+        rise = _CERTIFIED_RISE if config.method == "certified" else _RISE
+        self.scheduler = _one_cycle(self.optimizer, config.resolved_lr, self.total_steps, rise)
         self.shuffle = torch.Generator().manual_seed(config.seed)
         # What pairs draw is the same in every process, as in one alone; what perturbs a process's own batch is not.
         own_noise = 0 if config.method == "clip" else _APART * rank()
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1 + own_noise)
         if rank() > 0:  # dropout, say
             torch.manual_seed(config.seed + _APART * rank())
-        if config.method == "clip" and config.form == "joint":
+        if config.method in ("clip", "clip+certified") and config.form == "joint":
             _check_joint(self.model)
         self.parts = nn.ModuleList([self._pairs(part) for part in torch.split(held_out, config.pairs) if len(part)])
         self.objective = self._objective()
+        bound = self.objective.bound
+        self.multipliers = None if bound is None else _Multipliers(bound, self.total_steps)
         self.controller = self._controller()
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self._start_epoch()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        if config.method == "certified":
+            return torch.optim.Adam(self.model.parameters(), lr=config.resolved_lr)
+        return torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.resolved_lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )
 
     def _objective(self) -> methods.Objective:
         config, data = self.config, self.data
@@ -110,12 +120,17 @@ class Training:
         if config.method == "adversarial":
             epsilon = config.adversarial_epsilon or data.epsilon
             return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise)
+        if config.method == "certified":
+            return methods.certified(LipschitzBound(self.model, data.shape), config.margin or _MARGIN * data.epsilon)
         pairs = self._part(0) if len(self.parts) else self._pairs(data.train.x)
         hold_own_(pairs)
         clip = CLIP(
             pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every or _every(self.total_steps)
         ).to(self.device)
-        return methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+        objective = methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+        if config.method == "clip":
+            return objective
+        return methods.bounded(objective, LipschitzBound(self.model, data.shape))
 
     def _pairs(self, x: Tensor) -> PairSet:
         """Pairs that start at ``x``: the training inputs, or a part of those held out."""
@@ -197,6 +212,8 @@ class Training:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if self.multipliers is not None:
+                self.multipliers.step()
             with torch.no_grad():
                 correct = share * (output.argmax(dim=1) == y).float().mean()
                 if self.controller is not None:
@@ -251,6 +268,9 @@ class Training:
         }
         if penalty is not None:
             line["lam"] = float(penalty.get_buffer("lam"))
+        if self.objective.bound is not None:
+            with torch.no_grad():
+                line["bound"] = float(self.objective.bound())
         if self.config.probe:
             line["lower"] = self.lower(size=self.config.probe, steps=_PROBE_STEPS)[0]
         if isinstance(penalty, CLIP):
@@ -304,6 +324,7 @@ class Training:
             "penalty": penalty_state,
             "parts": self.parts.state_dict(),
             "controller": None if controller is None else controller.state_dict(),
+            "multipliers": None if self.multipliers is None else self.multipliers.state(),
             "history": self.history,
         }
 
@@ -324,6 +345,8 @@ class Training:
         self.parts.load_state_dict(state.get("parts", {}))  # after the penalty, whose pairs are one of them
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
+        if self.multipliers is not None:
+            self.multipliers.load_state(state["multipliers"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], list(state["history"])
         self.shuffle.set_state(state["order"])
         self._start_epoch()
@@ -416,7 +439,7 @@ def _train(
             return False
         return agreed(stop() or time_is_up())
 
-    while training.epoch < config.epochs:
+    while training.epoch < config.resolved_epochs:
         ended = training.run_epoch(on_step)
         if ended:
             line = training.end_epoch()
@@ -424,7 +447,7 @@ def _train(
                 line |= on_epoch(training.model, line)
             if leads():
                 folder.append_history(line)
-        interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.epochs
+        interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.resolved_epochs
         every = config.checkpoint_epochs
         if interrupted or late or last or (ended and every is not None and training.epoch % every == 0):
             training.check_weights()
@@ -531,6 +554,43 @@ def _every(steps: int) -> int:
     return min(8, max(1, steps // 1000))
 
 
-def _batch_size(rows: int) -> int:
-    """128, or less where an epoch would have fewer than 40 steps."""
-    return max(1, min(128, rows // 40))
+class _Multipliers:
+    """The multipliers of a bound: Adam, whatever trains the weights, for only their direction matters."""
+
+    def __init__(self, bound: nn.Module, total_steps: int) -> None:
+        self.bound = bound
+        self.optimizer = torch.optim.Adam(bound.parameters(), lr=_MULTIPLIER_RATE)
+        self.scheduler = _one_cycle(self.optimizer, _MULTIPLIER_RATE, total_steps, _CERTIFIED_RISE)
+
+    def step(self) -> None:
+        """Use the gradients that the loss left."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "bound": self.bound.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.bound.load_state_dict(state["bound"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _one_cycle(
+    optimizer: torch.optim.Optimizer, peak: float, steps: int, rise: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=peak, total_steps=max(steps, 2), pct_start=rise, cycle_momentum=False
+    )
+
+
+def _batch_size(method: str, rows: int) -> int:
+    """256 for certified, else 128; less where an epoch would have fewer than 40 steps."""
+    return max(1, min(256 if method == "certified" else 128, rows // 40))
