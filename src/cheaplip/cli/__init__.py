@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 
 from cheaplip.cli.bracket import Bracket
+from cheaplip.cli.certify import Certify
 from cheaplip.cli.compare import Compare
 from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
 from cheaplip.cli.evaluate import Evaluate
@@ -18,15 +19,29 @@ from cheaplip.cli.export import Export
 from cheaplip.cli.report import Report
 from cheaplip.cli.reproduce import Reproduce
 from cheaplip.cli.train import Train
+from cheaplip.cli.verify import Verify
 from cheaplip.experiments.training import Interrupted
 
-__all__ = ["Bracket", "Compare", "Evaluate", "Export", "Report", "Reproduce", "Train", "run"]
+__all__ = [
+    "Bracket",
+    "Certify",
+    "Compare",
+    "Evaluate",
+    "Export",
+    "Report",
+    "Reproduce",
+    "Train",
+    "Verify",
+    "run",
+]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "compare": Compare,
     "evaluate": Evaluate,
     "bracket": Bracket,
+    "certify": Certify,
+    "verify": Verify,
     "reproduce": Reproduce,
     "report": Report,
     "export": Export,

@@ -53,6 +53,8 @@ class Compare:
     """radii of the attacks (L2), separated by commas; unset: the data's own"""
     noise: str | None = None
     """standard deviations of the noise, separated by commas; unset: the data's own"""
+    certify: str | None = None
+    """radii (L2) to prove the accuracy at, separated by commas; unset: nothing is certified"""
     samples: int | None = None
     """attack the first so many test inputs; unset: all, and 1000 for autoattack"""
     overwrite: bool = False
@@ -66,6 +68,7 @@ class Compare:
         methods = parse_names("methods", self.methods, METHODS)
         seeds = parse_seeds(self.seeds)
         attacks = self._attacks(data)
+        certify_at = [] if self.certify is None else parse_radii("certify", self.certify)
         shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
         configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
         build(self.config.model, data.shape, data.classes)  # so that a bad model fails before anything is replaced
@@ -76,6 +79,7 @@ class Compare:
                 data,
                 self.out,
                 attacks=attacks,
+                certify_at=certify_at,
                 progress=lambda name: training_bar(bar, name),
                 attacking=attack_bar(bar, interrupt),
                 stop=interrupt,
@@ -103,7 +107,13 @@ class Compare:
         ]
 
 
-_TITLES = {"lower": "largest quotient", "tracking": "tracking", "lam": "λ", "seconds_per_epoch": "s/epoch"}
+_TITLES = {
+    "lower": "largest quotient",
+    "upper": "upper bound",
+    "tracking": "tracking",
+    "lam": "λ",
+    "seconds_per_epoch": "s/epoch",
+}
 
 
 def _comparison_table(name: str, summaries: Sequence[Summary]) -> Table:

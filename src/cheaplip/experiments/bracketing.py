@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from cheaplip.bracket import bracket
+from cheaplip.bracket import Bracket, bracket
 from cheaplip.experiments.config import from_json
 from cheaplip.experiments.data import load
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import load_trained
 
-__all__ = ["bracket_run"]
+__all__ = ["bracket_run", "join"]
 
 
 def bracket_run(
@@ -44,13 +44,7 @@ def bracket_run(
     model = load_trained(folder, config, data)
     b = bracket(model, data.domain, norm=norm, x=data.train.x, method=method, seconds=seconds, progress=progress)
     if norm == 2:
-        known = metrics.get("lipschitz") or {}
-        if b.lower > (known.get("lower") or 0.0):
-            folder.save_witness(*b.witness)
-            known["lower"] = b.lower
-        if b.upper < (known.get("upper") or math.inf):
-            known["upper"], known["upper_method"] = b.upper, b.method
-        metrics["lipschitz"] = known
+        join(metrics, folder, b)
         folder.write_json("metrics.json", metrics)
     return {
         "lower": b.lower,
@@ -61,3 +55,14 @@ def bracket_run(
         "seconds": b.seconds,
         "reason": b.reason,
     }
+
+
+def join(metrics: dict[str, Any], folder: RunFolder, b: Bracket) -> None:
+    """Raise the lower end of ``metrics`` to the bracket's, keeping its witness, and lower the upper one."""
+    known = metrics.get("lipschitz") or {}
+    if b.lower > (known.get("lower") or 0.0):
+        folder.save_witness(*b.witness)
+        known["lower"] = b.lower
+    if b.upper < (known.get("upper") or math.inf):
+        known["upper"], known["upper_method"] = b.upper, b.method
+    metrics["lipschitz"] = known

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cheaplip.experiments.certify import certify
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.evaluation import evaluate, robust_key
@@ -14,6 +15,8 @@ from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import Progress, train
 
 __all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
+
+_SEARCH = 10.0  # seconds for the lower end of a bracket, about
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def compare(
     out: Path,
     *,
     attacks: Sequence[Attack],
+    certify_at: Sequence[float] = (),
     progress: Callable[[str], Progress] | None = None,
     attacking: Callable[[str, str, int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -47,6 +51,7 @@ def compare(
         data: the same for all.
         out: the folder; a run's own folder is ``out/NAME-seedN``.
         attacks: what to measure.
+        certify_at: radii to certify at; none: nothing is certified.
         progress: makes a training's progress callback from the run's name.
         attacking: called with (run, attack, inputs done, inputs in all).
         stop: see :func:`cheaplip.experiments.training.train`.
@@ -108,7 +113,9 @@ def _compare(
                         data=data,
                         progress=report,
                     )
-            steered = config.method in ("clip", "weight")
+            if any(str(float(epsilon)) not in metrics["certified"] for epsilon in certify_at):
+                metrics = certify(folder, epsilons=certify_at, seconds=_SEARCH, data=data)
+            steered = config.method in ("clip", "weight", "clip+certified")
             rows.append(
                 {"name": name, "method": config.method, "target": config.target if steered else None, **metrics}
             )
@@ -144,7 +151,9 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
         "train": row["accuracy"]["train"],
         "test": row["accuracy"]["test"],
         **row["robust"],
+        **{f"certified@{key}": value for key, value in row["certified"].items()},
         "lower": row["lipschitz"]["lower"],
+        "upper": row["lipschitz"].get("upper"),
         "tracking": row.get("tracking"),
         "lam": row.get("lam"),
         "seconds_per_epoch": row["seconds_per_epoch"],

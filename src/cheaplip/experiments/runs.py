@@ -26,6 +26,9 @@ _FILES = (  # in the order they are removed: what is left after a crash is a run
     "metrics.json",
     "model.safetensors",
     "witness.safetensors",
+    "certified.csv",
+    "card.json",
+    "card.md",
     "command.json",
     "report.json",
     "report.html",
@@ -42,7 +45,8 @@ class RunFolder:
     results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``, and
     ``checkpoint.previous.safetensors``: all state, to resume. ``witness.safetensors``: the pair with the largest
     quotient found. ``report.json``: what a report shows of the model; ``command.json``: the command that made the run.
-    Nothing is ever unpickled.
+    ``certified.csv``: a radius for each test input. ``card.json`` and ``card.md``: the model card. Nothing is ever
+    unpickled.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -87,8 +91,21 @@ class RunFolder:
         self._write("results.json", (json.dumps(_finite(rows), indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_text(self, name: str, content: str) -> None:
-        """Write a text file."""
+        """Write one of the run's other text files."""
         self._write(name, content.encode())
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of one of the run's files.
+
+        Raises:
+            RunError: it is missing or cannot be read.
+        """
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise RunError(f"no {name} in {self.path}") from None
+        except OSError as error:
+            raise RunError(f"cannot read {self.path / name}: {error}") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the run's JSON files.

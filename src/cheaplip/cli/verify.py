@@ -1,0 +1,40 @@
+"""``cheaplip verify``."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cheaplip.cli.console import Interrupt, messages, progress_display, search_bar
+from cheaplip.experiments.config import ConfigError
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.verify import verify
+
+__all__ = ["Verify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Prove a run's model card again, from its weights; exit status 2 and the reason if it is not true."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run's folder"""
+    seconds: float = 30.0
+    """for the search from below, about"""
+
+    def __call__(self, interrupt: Interrupt) -> None:
+        """Verify, then say so."""
+        if not 0 <= self.seconds < math.inf:
+            raise ConfigError(f"seconds: expected a finite number of at least 0, got {self.seconds}")
+        with progress_display() as bar:
+            card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
+        certified = ", ".join(
+            f"{100 * value:.2f} % at ε = {key}" for key, value in card["accuracy"]["certified"].items()
+        )
+        messages.print(
+            f"yes: the weights and the data are those of the card, Lip(f) ≤ {card['bracket']['upper']:.6g}, certified "
+            f"accuracy {certified}",
+            soft_wrap=True,
+        )
