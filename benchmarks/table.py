@@ -12,7 +12,7 @@ import tyro
 
 from cheaplip.experiments.compare import summarise
 
-TITLES = {"lower": "largest quotient found", "lam": "λ or μ", "tracking": "tracking"}
+TITLES = {"lower": "largest quotient found", "upper": "upper bound", "lam": "λ or μ", "tracking": "tracking"}
 HIDDEN = ("seconds_per_epoch",)  # of runs that shared the machine; see seconds.py
 
 

@@ -1,0 +1,213 @@
+"""What can be proved: every method, and deel-torchlip's 1-Lipschitz networks, in one table.
+
+python benchmarks/certificates.py --out results/certificates [--data mnist] [--seeds 0,1,2] [--samples 1000]
+
+Each model has the same widths and is certified on all test inputs and attacked with PGD and AutoAttack on the first
+``--samples``. For the certified ones, random perturbations and PGD at 0.999999 of each input's radius are tried, which
+must change nothing. Writes results.json and table.md; interrupted, the same command continues. The rows of
+deel-torchlip need ``pip install deel-torchlip`` and are left out, saying so, without it.
+"""
+
+import json
+import math
+import statistics
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from cheaplip.experiments.certify import bracket_for_certificate, certify_inputs
+from cheaplip.experiments.compare import Attack, compare, run_name
+from cheaplip.experiments.config import TrainConfig, from_json
+from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.runs import RunFolder, versions
+from cheaplip.experiments.training import load_trained
+from cheaplip.robustness import accuracy, attack
+
+NEAR = 0.999999
+
+
+def variants(base: TrainConfig, margins: list[float]) -> dict[str, TrainConfig]:
+    """Each method with its own recommended settings, certified training at several margins."""
+    methods = ("plain", "weight", "clip", "clip+certified", "adversarial", "certified")
+    return {
+        **{method: replace(base, method=method) for method in methods},
+        **{f"certified, margin {margin:g}": replace(base, method="certified", margin=margin) for margin in margins},
+    }
+
+
+def withstood(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, tries: int) -> dict[str, int]:
+    """Certified inputs whose class a perturbation just below the radius changed: random ones, and PGD; should be 0."""
+    model = model.double()
+    sure = radius > 0
+    x, prediction, radius = x[sure].double(), prediction[sure], NEAR * radius[sure].reshape(-1, *[1] * (x.dim() - 1))
+    generator = torch.Generator().manual_seed(0)
+
+    def changed(delta: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(x + delta).argmax(1) != prediction
+
+    def to_sphere(delta: Tensor) -> Tensor:
+        return radius * normalize(delta.flatten(1)).view_as(delta)
+
+    found = torch.zeros(len(x), dtype=torch.bool)
+    for _ in range(max(1, math.ceil(tries / max(1, len(x))))):
+        found |= changed(to_sphere(torch.randn(x.shape, generator=generator, dtype=x.dtype)))
+    delta, broken = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool)
+    for _ in range(40):
+        at = (x + delta).requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(at), prediction, reduction="sum"), at)
+        delta = to_sphere(delta + 0.2 * to_sphere(gradient))
+        broken |= changed(delta)
+    model.float()
+    return {"random": int(found.sum()), "pgd": int(broken.sum()), "inputs": len(x)}
+
+
+def torchlip_row(
+    data: Data, config: TrainConfig, margin: float, alpha: float, radii: list[float], attacks: list[Attack]
+) -> dict[str, Any]:
+    """deel-torchlip's HKR: spectral layers, GroupSort, certified by construction with Lip(f) = 1."""
+    from deel import torchlip
+
+    widths = [math.prod(data.shape), *map(int, config.model.removeprefix("mlp:").split(",")), data.classes]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise(widths[:-1]):
+            layers += [torchlip.SpectralLinear(before, after), torchlip.GroupSort2()]
+        model = torchlip.Sequential(*layers, torchlip.SpectralLinear(widths[-2], widths[-1]))
+        batch, epochs = min(256, len(data.train.x) // 40), config.epochs or 20
+        loss = torchlip.HKRMulticlassLoss(alpha=alpha, min_margin=margin)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        steps = len(data.train.x) // batch
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=epochs * steps)
+        targets = nn.functional.one_hot(data.train.y, data.classes)
+        seconds = []
+        for _ in range(epochs):
+            started = time.perf_counter()
+            for chosen in torch.randperm(len(data.train.x))[: steps * batch].split(batch):
+                optimizer.zero_grad()
+                loss(model(data.train.x[chosen]), targets[chosen]).backward()
+                optimizer.step()
+                schedule.step()
+            seconds.append(time.perf_counter() - started)
+    exported = model.vanilla_export().eval()
+    with torch.no_grad():
+        top = exported(data.test.x.float()).double().topk(2)
+    correct = top.indices[:, 0] == data.test.y
+    radius = (top.values[:, 0] - top.values[:, 1]) / math.sqrt(2)
+    found = {}
+    for one in attacks:
+        x, y = data.test.x[: one.samples], data.test.y[: one.samples]
+        result = attack(one.name, exported, x, y, epsilon=one.epsilon, domain=data.domain)
+        found[f"{one.name}@{one.epsilon}"] = result.accuracy
+    return {
+        "name": f"deel-torchlip HKR, margin {margin:g}",
+        "seed": config.seed,
+        "accuracy": {"test": accuracy(exported, data.test.x, data.test.y)},
+        "robust": found,
+        "certified": {str(float(r)): float((correct & (radius > r)).double().mean()) for r in radii},
+        "lipschitz": {"upper": 1.0},
+        "seconds_per_epoch": statistics.median(seconds),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each name: mean ± standard deviation over seeds, accuracies in per cent."""
+    keys = list(dict.fromkeys(key for row in rows for key in _figures(row)))
+    lines = [["", "seeds", *keys], ["---"] * (len(keys) + 2)]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        runs = [_figures(row) for row in rows if row["name"] == name]
+        cells = [_cell([run[key] for run in runs if run.get(key) is not None], key) for key in keys]
+        lines.append([name, str(len(runs)), *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _figures(row: dict[str, Any]) -> dict[str, float | None]:
+    lower, upper = row["lipschitz"].get("lower"), row["lipschitz"].get("upper")
+    return {
+        "clean %": row["accuracy"]["test"],
+        **{f"certified {key} %": value for key, value in row["certified"].items()},
+        **{f"{key} %": value for key, value in row["robust"].items() if not key.startswith("noise")},
+        "upper": upper,
+        "upper / lower": upper / lower if upper and lower else None,
+        "changed below the radius": sum(row["withstood"][kind] for kind in ("random", "pgd"))
+        if "withstood" in row
+        else None,
+    }
+
+
+def _cell(values: list[float], key: str) -> str:
+    if not values:
+        return "–"
+    scale, form = (100, ".1f") if key.endswith("%") else (1, ".3g")
+    mean = f"{scale * statistics.fmean(values):{form}}"
+    return mean if len(values) < 2 else f"{mean} ± {scale * statistics.stdev(values):{form}}"
+
+
+def main(
+    out: Path = Path("results/certificates"),
+    data: str = "mnist",
+    model: str = "mlp:200,80",
+    seeds: str = "0,1,2",
+    epochs: int | None = None,
+    epsilon: str = "0.5,1,2",
+    radii: str = "0.5,1,1.58,2",
+    margins: str = "0.6,1.4,2",
+    hkr_margins: str = "0.25,0.5,1",
+    hkr_alpha: float = 0.99,
+    samples: int = 1000,
+    tries: int = 10_000,
+) -> None:
+    """Train, certify, attack, and print the table."""
+    loaded = load(data)
+    at = [float(r) for r in radii.split(",")]
+    attacks = [Attack(name, float(e), samples) for e in epsilon.split(",") for name in ("pgd", "autoattack")]
+    base = TrainConfig(data=data, model=model, epochs=epochs)
+    configs = variants(base, [float(m) for m in margins.split(",") if m])
+    numbers = [int(seed) for seed in seeds.split(",")]
+    rows = compare(configs, numbers, loaded, out, attacks=attacks, certify_at=at)
+    for row in rows:
+        if row["method"] not in ("certified", "clip+certified"):
+            continue
+        folder = RunFolder(out / run_name(row["name"], row["seed"]))
+        trained = load_trained(folder, from_json(folder.read_json("config.json")), loaded)
+        b = bracket_for_certificate(trained, loaded, seconds=5.0)
+        row["withstood"] = withstood(trained, loaded.test.x, *certify_inputs(trained, loaded.test.x, b), tries)
+    try:
+        import deel.torchlip  # noqa: F401 - only whether it is there
+    except ImportError:
+        print("deel-torchlip is not installed (pip install deel-torchlip): its rows are left out")
+    else:
+        for seed in numbers:
+            for margin in [float(m) for m in hkr_margins.split(",") if m]:
+                rows.append(_kept(out, loaded, replace(base, seed=seed), margin, hkr_alpha, at, attacks))
+    RunFolder(out).write_rows(rows)
+    text = (
+        f"{data}, {model}, attacks on {samples} test inputs; mean ± standard deviation; {versions()}\n\n{table(rows)}\n"
+    )
+    RunFolder(out).write_text("table.md", text)
+    print(text)
+
+
+def _kept(
+    out: Path, data: Data, config: TrainConfig, margin: float, alpha: float, radii: list[float], attacks: list[Attack]
+) -> dict[str, Any]:
+    """deel-torchlip's row, from an earlier call where there was one."""
+    folder = RunFolder(out / f"torchlip-{margin:g}-seed{config.seed}")
+    if (folder.path / "row.json").is_file():
+        return json.loads((folder.path / "row.json").read_text())
+    row = torchlip_row(data, config, margin, alpha, radii, attacks)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write_json("row.json", row)
+    return row
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
