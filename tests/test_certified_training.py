@@ -12,7 +12,7 @@ from cheaplip.experiments.compare import Attack, compare, summarise
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import load
 from cheaplip.experiments.evaluation import evaluate
-from cheaplip.experiments.order import ContradictionError, check_order
+from cheaplip.experiments.order import ContradictionError, check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
@@ -124,7 +124,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     attacks = [Attack("pgd", 0.2, 12), Attack("autoattack", 0.2, 12)]
     rows = compare({"certified": config}, [0], digits, tmp_path, attacks=attacks, certify_at=[0.1, 0.2])
     (row,), folder = rows, RunFolder(tmp_path / "certified-seed0")
-    check_order(folder.read_json("metrics.json"), folder)
+    check_order(folder.read_json("metrics.json"), read_radii(folder))
     first = [line.split(",") for line in (folder.path / "certified.csv").read_text().splitlines()[1:13]]
     proved = sum(label == guess and float(radius) > 0.2 for _, label, guess, radius in first) / 12
     clean = sum(label == guess for _, label, guess, _ in first) / 12
@@ -160,10 +160,10 @@ def folder_with(path, radii, **robust):
 def test_figures_that_contradict_each_other(robust, message, tmp_path):
     metrics, folder = folder_with(tmp_path, [(True, 0.6), (True, 0.7), (True, 0.2), (False, 3.0)], **robust)
     if message is None:
-        check_order(metrics, folder)
+        check_order(metrics, read_radii(folder))
     else:
         with pytest.raises(ContradictionError, match=re.escape(message)):
-            check_order(metrics, folder)
+            check_order(metrics, read_radii(folder))
 
 
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):

@@ -130,6 +130,10 @@ def claim(section, **values):
             "no: the card is about norm 2 and the domain Box(0, 2), expected norm 2",
         ),
         (claim("accuracy", certified={"0.1": 0.999}), "no: the card says that 0.9990 is certified at ε = 0.1, here"),
+        (
+            claim("accuracy", attacked={"pgd@0.05": 0.1}, attacked_inputs={"pgd@0.05": 359}),
+            "is above pgd@0.05 = 0.1000 on the same inputs, which cannot be",
+        ),
         (claim("accuracy", clean=0.999), "no: the card says accuracy 0.9990, here it is "),
         (lambda path, _: (path / "card.json").write_text("{}"), "card.json is not a card of 'cheaplip certify'"),
         (lambda path, _: (path / "card.json").write_text("{"), "cannot read"),

@@ -16,7 +16,7 @@ from cheaplip.experiments.bracketing import join
 from cheaplip.experiments.card import write_card
 from cheaplip.experiments.config import from_json
 from cheaplip.experiments.data import Data, load
-from cheaplip.experiments.order import check_order
+from cheaplip.experiments.order import check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import load_trained
 
@@ -69,7 +69,7 @@ def certify(
         **{str(float(epsilon)): float((correct & (radius > epsilon)).double().mean()) for epsilon in epsilons},
     }
     folder.write_text("certified.csv", _table(data.test.y, prediction, radius))
-    check_order(metrics, folder)
+    check_order(metrics, read_radii(folder))
     folder.write_json("metrics.json", metrics)
     write_card(folder, config, data, metrics, b)
     return metrics

@@ -5,7 +5,7 @@ from typing import Any
 
 from cheaplip.experiments.config import from_json
 from cheaplip.experiments.data import Data, load
-from cheaplip.experiments.order import check_order
+from cheaplip.experiments.order import check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.training import load_trained
 from cheaplip.robustness import applicable, attack, check_classifier
@@ -71,7 +71,7 @@ def _evaluate(
             result = attack(name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report)
             metrics.setdefault("robust", {})[robust_key(name, epsilon)] = result.accuracy
             metrics.setdefault("robust_samples", {})[robust_key(name, epsilon)] = len(x)
-            check_order(metrics, folder)
+            check_order(metrics, read_radii(folder))
             folder.write_json("metrics.json", metrics)
     return metrics
 

@@ -1,6 +1,7 @@
 """What must hold between figures of one model: certified ≤ attacked ≤ clean, and AutoAttack ≤ PGD."""
 
 import csv
+from collections.abc import Sequence
 from typing import Any
 
 from cheaplip.experiments.runs import RunError, RunFolder
@@ -15,7 +16,7 @@ class ContradictionError(RunError):
     """Two figures of one model cannot both be true."""
 
 
-def check_order(metrics: dict[str, Any], folder: RunFolder) -> None:
+def check_order(metrics: dict[str, Any], rows: Sequence[tuple[bool, float]]) -> None:
     """Raise unless certified ≤ AutoAttack ≤ L2-PGD ≤ clean, wherever two of them are about the same inputs.
 
     No attack within ε can break what is certified at ε: one input too many is a contradiction. That AutoAttack breaks
@@ -23,13 +24,12 @@ def check_order(metrics: dict[str, Any], folder: RunFolder) -> None:
 
     Args:
         metrics: of a run, with ``robust`` and ``robust_samples``.
-        folder: the run's; its ``certified.csv``, if there is one, tells what is certified at any ε.
+        rows: of each test input, whether the prediction is right, and its radius; empty: nothing is certified.
 
     Raises:
         ContradictionError: names both figures.
     """
     robust, samples = metrics.get("robust") or {}, metrics.get("robust_samples") or {}
-    rows = read_radii(folder)
     for key, attacked in robust.items():
         name, _, radius = key.partition("@")
         count = samples.get(key)

@@ -9,6 +9,7 @@ from cheaplip.experiments.card import data_digest, weights_digest
 from cheaplip.experiments.certify import bracket_for_certificate, certify_inputs
 from cheaplip.experiments.config import TrainConfig, from_json
 from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.order import ContradictionError, check_order
 from cheaplip.experiments.runs import RunError, RunFolder
 from cheaplip.experiments.training import load_trained
 from cheaplip.robustness import accuracy
@@ -108,6 +109,11 @@ def _check_claims(
         raise UntrueCardError(f"no: the card says accuracy {card['accuracy']['clean']:.4f}, here it is {clean:.4f}")
     prediction, radius = certify_inputs(model, data.test.x, replace(b, upper=claimed))
     correct = prediction == data.test.y
+    figures = {"robust": card["accuracy"]["attacked"], "robust_samples": card["accuracy"]["attacked_inputs"]}
+    try:
+        check_order(figures, list(zip(correct.tolist(), radius.tolist(), strict=True)))
+    except ContradictionError as error:
+        raise UntrueCardError(f"no: {error}") from error
     for key, value in card["accuracy"]["certified"].items():
         proved = float((correct & (radius > float(key))).double().mean())
         if not (math.isfinite(value) and value <= proved + _ROUNDING):
