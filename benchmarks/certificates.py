@@ -159,7 +159,7 @@ def main(
     epochs: int | None = None,
     epsilon: str = "0.5,1,2",
     radii: str = "0.5,1,1.58,2",
-    margins: str = "0.6,1.4,2",
+    margins: str = "0.6,1.6,2",
     hkr_margins: str = "0.25,0.5,1",
     hkr_alpha: float = 0.99,
     samples: int = 1000,
