@@ -62,7 +62,7 @@ def compare(
     """
     with RunFolder(out).locked():
         _claim(out, [out / run_name(name, seed) for name in configs for seed in seeds], overwrite=overwrite)
-        return _compare(configs, seeds, data, out, attacks, progress, attacking, stop)
+        return _compare(configs, seeds, data, out, attacks, progress, attacking, stop, certify_at)
 
 
 def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
@@ -85,6 +85,7 @@ def _compare(
     progress: Callable[[str], Progress] | None,
     attacking: Callable[[str, str, int, int], None] | None,
     stop: Callable[[], bool],
+    certify_at: Sequence[float],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     table = RunFolder(out)

@@ -61,9 +61,10 @@ def variants(setting: Setting) -> dict[str, TrainConfig]:
         rate=_REACH / setting.steps,
         lam=0.0,
         form="separate",
+        every=1,
     )
     authors = replace(
-        paper, final_activation="sigmoid", epochs=_LONGER * paper.epochs, rate=_REACH / setting.steps / _LONGER
+        paper, final_activation="sigmoid", epochs=_LONGER * paper.resolved_epochs, rate=_REACH / setting.steps / _LONGER
     )
     return {"paper": paper, "authors": authors, "ours": ours}
 
