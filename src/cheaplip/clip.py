@@ -3,7 +3,7 @@
 import math
 import warnings
 import weakref
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from cheaplip.modes import (
     Model,
     check_independent_rows,
     dropout_off,
+    has_dropout,
     refuse_batch_dependent_layers,
 )
+from cheaplip.operators import enrol, take_turn
 from cheaplip.pairs import PairSet, checked_output
 from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient
 
@@ -76,6 +78,7 @@ class CLIP(nn.Module):
 
     lam: Tensor
     largest: Tensor
+    _mark: Tensor
 
     def __init__(
         self,
@@ -103,7 +106,11 @@ class CLIP(nn.Module):
         self.norm_out = check_norm(norm_out, "norm_out")
         self.register_buffer("lam", torch.tensor(float(lam), dtype=pairs.u.dtype, device=pairs.u.device))
         self.register_buffer("largest", torch.zeros((), dtype=pairs.u.dtype, device=pairs.u.device))
+        self.register_buffer("_mark", torch.zeros_like(self.largest), persistent=False)
+        self._anchor = torch.zeros((), device=pairs.u.device, requires_grad=True)
         self._calls = 0
+        self._due = True
+        self._number = enrol(self)
         self._unanswered = 0
         self._checked: weakref.ref[object] | None = None
 
@@ -124,7 +131,7 @@ class CLIP(nn.Module):
             Scalar, λ times the aggregate of the quotients, differentiable with respect to the model's parameters.
         """
         if self.training:
-            if not self._due():
+            if not self._turn():
                 return self.lam.new_zeros(())
             quotients = self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out, stride=self.every)
             self.pairs.renew_(quotients, stride=self.every)
@@ -157,38 +164,39 @@ class CLIP(nn.Module):
             )
         if not self.training or torch.is_autocast_enabled(x.device.type):
             return model(x), self(model)
-        if not self._due():
+        if torch.compiler.is_compiling() and has_dropout(model):
+            return model(x), self(model)
+        if not self._turn():
             return model(x), self.lam.new_zeros(())
-        ends = self.pairs.ends().to(x.dtype)
-        z = leaf = torch.cat([x, ends])
-        if x.requires_grad:  # then z is no leaf, but a leaf of zeros gets the same gradient
-            leaf = torch.zeros_like(z)
-            z = z + leaf.requires_grad_()
-        leaf.requires_grad_()
         refuse_batch_dependent_layers(model)
-        known = self._checked is not None and (not isinstance(model, nn.Module) or self._checked() is model)
-        if not known:  # once for each module, once for all functions, which may be new objects in each step
-            check_independent_rows(model, z.detach())
-            self._checked = weakref.ref(model)
+        ends = self.pairs.ends().to(x.dtype)
+        z, slopes, weights, levels = _Together.apply(self._anchor, x, ends, self)  # type: ignore[no-untyped-call]
+        if not torch.compiler.is_compiling():
+            self._check(model, z)
         with dropout_off(model, first=len(x), rows=len(z)):
             out = checked_output(model(z), len(z))
-        output = out[: len(x)]
-        fu, fv = out[len(x) :].chunk(2)
+        output, fu, fv = _Apart.apply(out, slopes, len(x))  # type: ignore[no-untyped-call]
         u, v = ends.chunk(2)
         quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
         if not quotients.requires_grad:
             return output, self._penalty(quotients)
-        # Leaves that the backward pass leaves gradients in; holding the graph's own tensors would be a cycle.
-        weights = torch.ones_like(quotients).requires_grad_()
-        upstream = torch.zeros_like(output).requires_grad_()
-        self._climb_after_backward(leaf, x.detach(), ends, quotients.detach(), weights, upstream)
-        quotients = quotients * weights
-        penalty = self._penalty(quotients)
-        probe = _PROBE * (self.lam.detach() / len(quotients) + torch.finfo(torch.float32).eps ** 2)
-        return output + upstream, penalty + probe * (quotients.sum() - quotients.sum().detach())
+        quotients = _Observed.apply(quotients, weights, levels)  # type: ignore[no-untyped-call]
+        fixed = quotients.detach()
+        share = self.lam.clamp_min(len(fixed) * torch.finfo(torch.float32).eps ** 2)
+        probe = (quotients - fixed).sum()
+        return output, torch.addcmul(self._penalty(quotients), share, probe, value=_PROBE / len(fixed))
+
+    def take_turn(self) -> None:
+        """Count a call, and see whether the next is due."""
+        self._calls += 1
+        self._due = self._calls % self.every == 0
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_checked": None}  # a weak reference travels nowhere
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._number = enrol(self)
 
     def get_extra_state(self) -> Tensor:
         """The number of calls, which decides when ``every`` is due."""
@@ -197,27 +205,24 @@ class CLIP(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the number of calls."""
         self._calls = int(state)
+        self._due = self._calls % self.every == 0
 
-    def _due(self) -> bool:
-        self._calls += 1
-        return (self._calls - 1) % self.every == 0
+    def _turn(self) -> bool:
+        due = self._due  # all that a compiled step looks at, so there are two of them at most, due and not due
+        if torch.compiler.is_compiling():
+            take_turn(self._mark, self._number)
+        else:
+            self.take_turn()
+        return due
 
-    def _penalty(self, quotients: Tensor) -> Tensor:
-        quotients = union(quotients)
-        self.largest.copy_(quotients.detach().amax())
-        weight = self.lam * self.every if self.training else self.lam
-        if self.aggregate == "max":
-            return weight * quotients.amax()
-        if self.aggregate == "mean":
-            return weight * quotients.mean()
-        temperature = (_TEMPERATURE * quotients.detach().amax()).clamp_min(torch.finfo(quotients.dtype).tiny)
-        spread = torch.logsumexp(quotients / temperature, dim=0) - math.log(len(quotients))
-        return weight * temperature * spread
-
-    def _climb_after_backward(
-        self, leaf: Tensor, x: Tensor, ends: Tensor, quotients: Tensor, weights: Tensor, upstream: Tensor
-    ) -> None:
-        """Move the pairs once the backward pass has reached ``leaf``, the inputs of the shared pass."""
+    def _check(self, model: Model, z: Tensor) -> None:
+        """Look at a model that is new, and warn if backward passes are missing."""
+        known = self._checked is not None and (not isinstance(model, nn.Module) or self._checked() is model)
+        if not known:  # once for each module, once for all functions, which may be new objects in each step
+            check_independent_rows(model, z.detach())
+            self._checked = weakref.ref(model)
+        if not z.requires_grad:
+            return
         self._unanswered += 1
         if self._unanswered == _UNANSWERED:
             warnings.warn(
@@ -227,26 +232,113 @@ class CLIP(nn.Module):
                 stacklevel=3,
             )
 
-        @torch.no_grad()
-        def climb(leaf: Tensor) -> None:
-            gradient, leaf.grad = leaf.grad, None
-            if gradient is None or weights.grad is None:  # a backward pass that left the penalty out
-                return
-            self._unanswered = 0
-            handle.remove()  # one climb for each call, however often its graph is used
-            per_pair = weights.grad / quotients.where(quotients > 0, 1)
-            self.pairs.move_(
-                quotients,
-                ends,
-                gradient[-len(ends) :],
-                weights=per_pair.where(per_pair > 0, 1),
-                norm_in=self.norm_in,
-                stride=self.every,
-            )
-            pulls = None
-            if len(gradient) > len(ends) and upstream.grad is not None:
-                slopes = distance(at_least_float32(upstream.grad)).clamp_min(torch.finfo(torch.float32).tiny)
-                pulls = at_least_float32(gradient[: len(x)]) / slopes.reshape(-1, *[1] * (x.dim() - 1))
-            self.pairs.renew_(quotients, x, pulls, stride=self.every)
+    def _penalty(self, quotients: Tensor) -> Tensor:
+        quotients = union(quotients)
+        peak = quotients.detach().amax()
+        self.largest.copy_(peak)
+        weight = self.lam * self.every if self.training and self.every > 1 else self.lam
+        if self.aggregate == "max":
+            return weight * quotients.amax()
+        if self.aggregate == "mean":
+            return weight * quotients.mean()
+        temperature = (_TEMPERATURE * peak).clamp_min(torch.finfo(quotients.dtype).tiny)
+        spread = ((quotients - peak) / temperature).exp().sum().log()
+        weight = weight * peak
+        level = weight * (1 - _TEMPERATURE * math.log(len(quotients)))
+        return torch.addcmul(level, weight, spread, value=_TEMPERATURE)
 
-        handle = leaf.register_post_accumulate_grad_hook(climb)  # type: ignore[no-untyped-call]
+    @torch.no_grad()
+    def _climb(
+        self, x: Tensor, ends: Tensor, gradient: Tensor, slopes: Tensor | None, weights: Tensor, levels: Tensor
+    ) -> None:
+        r"""Move the pairs, given the gradient with respect to a shared pass's inputs, and what its backward pass knows.
+
+        Args:
+            x: the batch, (B, \*input).
+            ends: of the pairs, (2n, \*input).
+            gradient: (B + 2n, \*input).
+            slopes: lengths of the loss's gradient with respect to the outputs, (B,).
+            weights: of the quotients in the loss, (n,).
+            levels: the quotients, (n,).
+        """
+        self.pairs.move_(levels, ends, gradient[len(x) :], weights=weights, norm_in=self.norm_in, stride=self.every)
+        pulls = None
+        if slopes is not None and len(x) > 0:
+            slopes = slopes.clamp_min(torch.finfo(torch.float32).tiny).view(-1, *[1] * (x.dim() - 1))
+            pulls = at_least_float32(gradient[: len(x)]) / slopes
+        self.pairs.renew_(levels, x, pulls, stride=self.every)
+
+
+# What the pairs need is known at three places of the backward pass: the slopes at the outputs, the weights at the
+# quotients, the gradient at the inputs. The first two reach the third as gradients of tensors nobody looks into: plain
+# autograd, without hooks or state, which a compiler can trace.
+
+
+class _Together(torch.autograd.Function):
+    r"""Batch and pairs, (B + 2n, \*input), and three messengers; in the backward pass, the pairs climb."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, _anchor: Tensor, x: Tensor, ends: Tensor, clip: CLIP
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``_anchor`` is a scalar that requires a gradient, and with it the result, whatever ``x`` does."""
+        ctx.clip, ctx.answered = clip, False
+        ctx.save_for_backward(x, ends)
+        ctx.set_materialize_grads(False)
+        kind = clip.pairs.u.dtype
+        per_pair = len(ends) // 2
+        return (
+            torch.cat([x, ends]),
+            x.new_empty(len(x), dtype=kind),
+            x.new_empty(per_pair, dtype=kind),
+            x.new_empty(per_pair, dtype=kind),
+        )
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor | None, slopes: Tensor | None, weights: Tensor | None, levels: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, ends = ctx.saved_tensors
+        answered = gradient is None or weights is None or levels is None  # a backward pass that left the penalty out
+        if not torch.compiler.is_compiling():  # one climb for each call, however often its graph is used
+            answered, ctx.answered = answered or ctx.answered, not answered or ctx.answered
+            ctx.clip._unanswered = ctx.clip._unanswered if answered else 0
+        if not answered:
+            ctx.clip._climb(x, ends, gradient, slopes, weights, levels)
+        own = gradient[: len(x)] if gradient is not None and ctx.needs_input_grad[1] else None
+        return None, own, None, None
+
+
+class _Apart(torch.autograd.Function):
+    r"""Outputs of the batch, (B, \*output), and of the pairs' ends, twice (n, \*output)."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, _slopes: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.rows, ctx.pairs = rows, (len(out) - rows) // 2
+        ctx.set_materialize_grads(False)
+        return out[:rows].clone(), out[rows : rows + ctx.pairs], out[rows + ctx.pairs :]
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor | None, of_u: Tensor | None, of_v: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        slopes = None if gradient is None else distance(at_least_float32(gradient))
+        if of_u is None or of_v is None:  # the penalty left out
+            assert gradient is not None
+            of_u = of_v = gradient.new_zeros((ctx.pairs, *gradient.shape[1:]))
+        elif gradient is None:  # the penalty alone
+            gradient = of_u.new_zeros((ctx.rows, *of_u.shape[1:]))
+        return torch.cat([gradient, of_u, of_v]), slopes, None
+
+
+class _Observed(torch.autograd.Function):
+    """The quotients, as they are; in the backward pass, their weights and they themselves are sent on."""
+
+    @staticmethod
+    def forward(ctx: Any, quotients: Tensor, _weights: Tensor, _levels: Tensor) -> Tensor:
+        ctx.save_for_backward(quotients)
+        return quotients.view_as(quotients)
+
+    @staticmethod
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return weights, weights, ctx.saved_tensors[0]

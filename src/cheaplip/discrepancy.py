@@ -114,15 +114,29 @@ class DiscrepancyPrinciple:
         self.damping = damping
         self.warmup = warmup
         self.bounds = bounds
-        self._steps = 0
-        self._average: Tensor = torch.zeros_like(lam)
-        self._slow_average: Tensor = torch.zeros_like(lam)
-        self._met: Tensor = torch.zeros_like(lam, dtype=torch.bool)
+        starts = {"steps": 0.0, "average": target, "slow_average": target}
+        self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
+        self._state["met"] = torch.zeros_like(lam, dtype=torch.bool)
+        # numbers as tensors cost an operation less each
+        self._constants = {
+            name: torch.full_like(lam, number)
+            for name, number in {
+                "target": target,
+                "memory": 1 - self.smoothing,
+                "long memory": (1 - self.smoothing) / 2,
+                "damping": damping,
+                "patience": _PATIENCE * damping,
+                "up": rate,
+                "down": -rate,
+                "nothing": 0.0,
+                "one": 1.0,
+            }.items()
+        }
 
     @property
     def average(self) -> Tensor:
         """The metric's moving average, a scalar on the penalty's device."""
-        return self._average
+        return self._state["average"]
 
     @torch.no_grad()
     def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
@@ -140,40 +154,47 @@ class DiscrepancyPrinciple:
         assert isinstance(lam, Tensor)
         if not isinstance(metric, Tensor) and not math.isfinite(metric):
             raise ValueError(f"metric: expected a finite number, got {metric}")
-        value = torch.as_tensor(metric, dtype=lam.dtype).detach().to(lam.device, non_blocking=True)
+        if lam.device != self._state["met"].device or lam.dtype != self._state["average"].dtype:
+            self._follow(lam)
+        state, constants = self._state, self._constants
+        value = torch.as_tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
         value = average(value)
-        self._steps += 1
-        past = self._average.to(value) if self._steps > 1 else torch.full_like(value, self.target)
-        value = torch.where(torch.isfinite(value), value, past)  # an overflowed step says nothing
-        self._average = self._average.to(value).lerp(value, max(1 - self.smoothing, 1 / self._steps))
-        self._slow_average = self._slow_average.to(value).lerp(value, max((1 - self.smoothing) / 2, 1 / self._steps))
-        error = self._average - self.target
-        trend = self._average - self._slow_average
-        if self.mode == "min":
-            error, trend = -error, -trend
-        self._met = self._met.to(lam.device) | (error >= 0)
-        if self._steps <= self.warmup:
-            return
+        steps, mean, slow, target = state["steps"], state["average"], state["slow_average"], constants["target"]
+        largest = torch.finfo(lam.dtype).max
+        value = torch.where(value == value.clamp(-largest, largest), value, mean)  # an overflowed step says nothing
+        fresh = steps.add_(constants["one"]).reciprocal()
+        mean.lerp_(value, torch.maximum(fresh, constants["memory"]))
+        slow.lerp_(value, torch.maximum(fresh, constants["long memory"]))
+        error, trend = (mean - target, mean - slow) if self.mode == "max" else (target - mean, slow - mean)
         if self.rule == "additive":
-            lam.add_(pace * torch.where(error > 0, self.rate, -self.rate))
+            change = torch.where(error > constants["nothing"], constants["up"], constants["down"])
         else:
-            ahead = error + trend * torch.where(self._met, self.damping, _PATIENCE * self.damping)
-            remaining = ahead.clamp(error.clamp(max=0), error.clamp(min=0))  # a gap that the trend closes is no gap
-            lam.mul_(torch.exp(remaining.div_(self.width).clamp_(-1, 1).mul_(pace * self.rate)))
+            state["met"].logical_or_(error >= constants["nothing"])
+            ahead = torch.addcmul(error, trend, torch.where(state["met"], constants["damping"], constants["patience"]))
+            remaining = ahead.clamp(error.clamp_max(0), error.clamp_min(0))  # a gap that the trend closes is no gap
+            change = remaining.clamp(-self.width, self.width)
+            pace = pace * (self.rate / self.width)
+        if self.warmup > 0:
+            change = torch.where(steps > self.warmup, change, constants["nothing"])
+        if torch.compiler.is_compiling():
+            change, pace = change * pace, 1.0  # a number that changes from step to step must not be part of a graph
+        if self.rule == "additive":
+            lam.add_(change, alpha=pace)
+        else:
+            lam.mul_(torch.add(constants["nothing"], change, alpha=pace).exp())
         lam.clamp_(*self.bounds)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that changes, in scalars (λ itself is the penalty's)."""
-        return {
-            "steps": torch.tensor(self._steps),
-            "average": self._average.clone(),
-            "slow_average": self._slow_average.clone(),
-            "met": self._met.clone(),
-        }
+        return {name: value.long() if name == "steps" else value.clone() for name, value in self._state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self._steps = int(state["steps"])
-        self._average = state["average"].clone()
-        self._slow_average = state["slow_average"].clone()
-        self._met = state["met"].clone()
+        for name, value in self._state.items():
+            value.copy_(state[name])
+
+    def _follow(self, lam: Tensor) -> None:
+        """Keep numbers where λ is, and of its type."""
+        for name, value in self._state.items():
+            self._state[name] = value.to(lam.device) if name == "met" else value.to(lam)
+        self._constants = {name: value.to(lam) for name, value in self._constants.items()}

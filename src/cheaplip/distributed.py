@@ -104,8 +104,8 @@ def replace_(target: Tensor, slots: Tensor, chosen: Tensor, rows: Tensor | int) 
         rows: what, (k, \*shape), or a number.
     """
     if ranks() == 1:
-        mask = chosen.reshape(-1, *[1] * (target.dim() - 1))
-        target[slots] = torch.where(mask, rows, target[slots])
+        mask = chosen.view(-1, *[1] * (target.dim() - 1))
+        target.index_copy_(0, slots, torch.where(mask, rows, target.index_select(0, slots)))
         return
     local = slots - rank() * len(target)
     mine = chosen & (local >= 0) & (local < len(target))

@@ -47,8 +47,15 @@ class Box(nn.Module):
         """Whether every side is finite."""
         return bool(torch.isfinite(self.low).all() and torch.isfinite(self.high).all())
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the box is all of space, by numbers."""
+        return self._scalar == (-math.inf, math.inf)
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the box to each of ``x`` (B, *input), in any of the usual norms."""
+        if self.everywhere:
+            return x
         if self._scalar is not None:
             return x.clamp(*self._scalar)
         return torch.minimum(torch.maximum(x, self.low.to(x)), self.high.to(x))

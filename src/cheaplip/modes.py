@@ -11,10 +11,19 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from cheaplip.errors import BatchDependentLayerError
 
-__all__ = ["Model", "check_independent_rows", "dropout_off", "evaluation_mode", "refuse_batch_dependent_layers"]
+__all__ = [
+    "Model",
+    "check_independent_rows",
+    "dropout_off",
+    "evaluation_mode",
+    "has_dropout",
+    "refuse_batch_dependent_layers",
+]
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 """A module, or any function, with one tensor in and one out."""
+
+_SUSPECTS = (_BatchNorm, _InstanceNorm, nn.MultiheadAttention, nn.RNNBase, _DropoutNd)
 
 _REMEDY = "use clip(model), which gives the pairs a pass of their own, instead of clip.joint(model, x)"
 
@@ -56,13 +65,22 @@ def dropout_off(model: Model, first: int, rows: int) -> Iterator[None]:
         yield
 
 
+def has_dropout(model: Model) -> bool:
+    """Whether a dropout module is active."""
+    return isinstance(model, nn.Module) and any(
+        isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in model.modules()
+    )
+
+
 def refuse_batch_dependent_layers(model: Model) -> None:
     """Raise if a known layer, in its present mode, would let pairs and batch influence each other.
 
     Raises:
         BatchDependentLayerError: names the layer, its type and the remedy.
     """
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+    if not isinstance(model, nn.Module) or not any(isinstance(module, _SUSPECTS) for module in model.modules()):
+        return
+    for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             reason = "takes its statistics from the whole batch"
         elif isinstance(module, _InstanceNorm) and module.training and module.track_running_stats:

@@ -1,7 +1,7 @@
 """The Lipschitz training set: input pairs that climb towards the largest difference quotient."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cheaplip.distributed import ranks, replace_, steepest, union, unwrapped, without_broadcast
 from cheaplip.domain import Box, Domain
 from cheaplip.modes import Model, evaluation_mode
+from cheaplip.operators import draw, enrol
 from cheaplip.quotient import Norm, at_least_float32, distance, quotient
 
 __all__ = ["PairSet", "Start", "Step", "checked_output"]
@@ -17,6 +18,7 @@ Start = Literal["noise", "data", "batch", "uniform"]
 Step = Literal["power", "gradient", "quotient"]
 
 _TINY = 1e-30
+_FAINT = 1e-12  # of a direction: below the rounding of any other
 
 
 class PairSet(nn.Module):
@@ -73,6 +75,9 @@ class PairSet(nn.Module):
     age: Tensor
     scale: Tensor
     pool: Tensor
+    _lowest: Tensor
+    _flat: Tensor
+    _safe: Tensor
 
     def __init__(
         self,
@@ -112,6 +117,13 @@ class PairSet(nn.Module):
         self.register_buffer("u", u)
         self.register_buffer("v", v)
         self.register_buffer("age", torch.zeros(size, dtype=torch.long, device=x.device))
+        for name, value in (("_lowest", -1.0), ("_flat", 0.0), ("_safe", math.inf)):  # cheaper as tensors
+            self.register_buffer(name, torch.full_like(self.scale, value), persistent=False)
+        self._number = enrol(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._number = enrol(self)  # a copy draws for itself
 
     def __len__(self) -> int:
         return len(self.u)
@@ -120,10 +132,14 @@ class PairSet(nn.Module):
         """The options, as given."""
         return f"size={len(self)}, start={self.start!r}, step={self.step!r}, renew={self.renew}, grace={self.grace}"
 
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        r"""New pairs as at construction, (count, \*input) twice."""
+        return self._draw(count, self.pool)
+
     @torch.no_grad()
     def redraw_(self) -> None:
         """Replace every pair by a new one, as at construction (the paper redraws once an epoch)."""
-        u, v = self._draw(len(self), self.pool)
+        u, v = self.draw(len(self))
         self.u.copy_(u)
         self.v.copy_(v)
         self.age.zero_()
@@ -163,20 +179,28 @@ class PairSet(nn.Module):
         Raises:
             ValueError: the model's output does not depend differentiably on its input.
         """
-        with torch.enable_grad(), torch.autocast(self.u.device.type, enabled=False):
-            ends = self.ends().requires_grad_()
+
+        def total(ends: Tensor) -> tuple[Tensor, Tensor]:
             quotients = self.quotients(unwrapped(model), ends=ends, norm_in=norm_in, norm_out=norm_out)
-            gradient = None
-            if quotients.requires_grad:
-                (gradient,) = torch.autograd.grad(quotients.sum(), ends, allow_unused=True)
+            return quotients.sum(), quotients
+
+        ends, gradient = self.ends(), None
+        with torch.enable_grad(), torch.autocast(self.u.device.type, enabled=False):
+            if torch.compiler.is_compiling():  # what a graph can hold
+                value, pull, quotients = torch.func.vjp(total, ends, has_aux=True)  # type: ignore[misc]
+                (gradient,) = pull(torch.ones_like(value))
+            else:
+                value, quotients = total(ends.requires_grad_())
+                if value.requires_grad:
+                    (gradient,) = torch.autograd.grad(value, ends, allow_unused=True)
         if gradient is None:
             raise ValueError(
                 "the model's output does not depend differentiably on its input, so pairs cannot climb: "
                 "look for torch.no_grad(), .detach() or integer operations inside the model"
             )
-        quotients = quotients.detach()
-        self.move_(quotients, ends.detach(), gradient, norm_in=norm_in, stride=stride)
-        return quotients
+        before: Tensor = quotients.detach()
+        self.move_(before, ends.detach(), gradient, norm_in=norm_in, stride=stride)
+        return before
 
     @torch.no_grad()
     def move_(
@@ -200,36 +224,29 @@ class PairSet(nn.Module):
             stride: training steps since the last call. The network has moved on since, so pairs that keep a length
                 (all but the paper's) climb √stride times as far.
         """
-        quotients = quotients.to(self.u)
         difference = self.u - self.v
-        u, v = ends.to(self.u).chunk(2)
-        run = distance(u - v, norm_in)
+        if weights is not None:
+            weights = _column(weights.to(self.u).clamp_min(_TINY), self.u)
         pull_u, pull_v = gradient.to(self.u).chunk(2)
-        factor = _column(run if weights is None else run / weights.to(run), u)
-        pull_u, pull_v = factor * pull_u, -factor * pull_v  # J(u)ᵀr and J(v)ᵀr, r the normalised output difference
         if self.step == "power":
-            u, v = self._power_step(difference, pull_u, pull_v, norm_in, stride)
+            factor = _length(difference) if weights is None else _length(difference) / weights
+            u, v = self._power_step(difference, factor * pull_u, factor * pull_v, norm_in, stride)
         else:
-            run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
-            level = _column(quotients, difference)
-            shrink = level * _slope(difference, norm_in)
-            gradient_u, gradient_v = (pull_u - shrink) / run, (shrink - pull_v) / run
-            if self.step == "quotient":
-                u, v = self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
-            else:
-                length = self.step_size * math.sqrt(stride) * self.scale
-                u, v = self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
+            u, v = ends.to(self.u).chunk(2)
+            factor = _column(distance(u - v, norm_in), u)
+            factor = factor if weights is None else factor / weights
+            u, v = self._gradient_step(difference, factor * pull_u, factor * pull_v, quotients, norm_in, stride)
         if self.step != "quotient":
             u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
         u, v = self.domain.project(u), self.domain.project(v)
         # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
         # squeeze together: the quotient of ends that nearly meet is rounding.
-        least = 0.0 if self.step == "quotient" else self.distances[0] * self.scale / 2
-        length = distance(u - v)
-        sound = _column((length >= least) & torch.isfinite(length + distance(u)), u)
+        least = 0.0 if self.step == "quotient" else self.distances[0] / 2
+        length = _length(u - v) / self.scale
+        sound = length == length.clamp(least, torch.finfo(length.dtype).max)
         self.u.copy_(torch.where(sound, u, self.u))
         self.v.copy_(torch.where(sound, v, self.v))
-        self.age += stride
+        self.age.add_(stride)
 
     @torch.no_grad()
     def renew_(
@@ -251,21 +268,21 @@ class PairSet(nn.Module):
         if count == 0:
             return
         ready = self.age >= self.grace
-        ranking = union(torch.where(ready, quotients.to(self.u).nan_to_num(-1.0), math.inf))
-        weakest = ranking.topk(count, largest=False).indices
-        leaves = ranking[weakest] < math.inf
+        ranking = union(torch.where(ready, torch.fmax(quotients.to(self.u), self._lowest), self._safe))
+        levels, weakest = ranking.topk(count, largest=False)
+        leaves = levels < self._safe
         if inputs is None or self.start != "noise":
-            u, v = self._draw(count, self.pool)
+            u, v = draw(self.age, self.u, self._number, count) if torch.compiler.is_compiling() else self.draw(count)
         elif pulls is None:
             u = self.domain.project(inputs[self._integers(len(inputs), count)].to(self.u))
             v = self._beside(u, self._normal(u))
         else:
-            slopes = distance(at_least_float32(pulls)).nan_to_num(-1.0, posinf=-1.0)
+            slopes = distance(at_least_float32(pulls)).nan_to_num(-1.0, posinf=-1.0).to(self.u)
             slopes, chosen = slopes.topk(min(count, len(inputs)))
-            u = self.domain.project(inputs[chosen].to(self.u))
-            v = self._beside(u, pulls[chosen].to(self.u).nan_to_num(0.0, 0.0, 0.0))
+            u = self.domain.project(inputs.index_select(0, chosen).to(self.u))
+            v = self._beside(u, pulls.index_select(0, chosen).to(self.u))
             slopes, u, v = steepest(slopes, u, v, count)
-            weakest, leaves = weakest[: len(u)], leaves[: len(u)] & (slopes > -math.inf)
+            weakest, leaves = weakest[: len(u)], leaves[: len(u)] & (slopes > self._flat)
         for rows, newcomers in ((self.u, u), (self.v, v), (self.age, 0)):
             replace_(rows, weakest, leaves, newcomers)
 
@@ -280,22 +297,35 @@ class PairSet(nn.Module):
     def _power_step(
         self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm, stride: int
     ) -> tuple[Tensor, Tensor]:
-        length = distance(difference)
-        steepest = _dual(pull_u + pull_v, norm_in)
-        flat = _column(distance(steepest) == 0, difference)
-        direction = torch.where(flat, _unit(difference), steepest)
-        step = self.step_size * math.sqrt(stride) * self.scale
-        centre = (self.u + self.v) / 2 + step * _unit(pull_u - pull_v)
-        half = _column(length, difference) / 2 * direction
-        return centre + half, centre - half
+        steepest = _dual(pull_u - pull_v, norm_in)
+        if norm_in == 2:  # where there is no slope, a trace of the old direction remains, and so the old direction
+            steepest = torch.add(steepest, difference, alpha=_FAINT)
+        else:
+            steepest = torch.where(_length(steepest) == 0, difference, steepest)
+        apart = steepest * (_length(difference) / _length(steepest).clamp_min(_TINY))
+        uphill = pull_u + pull_v
+        speed = self.scale / _length(uphill).clamp_min(_TINY)
+        centre = torch.addcmul(self.u.lerp(self.v, 0.5), uphill, speed, value=self.step_size * math.sqrt(stride))
+        return torch.add(centre, apart, alpha=0.5), torch.sub(centre, apart, alpha=0.5)
+
+    def _gradient_step(
+        self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, quotients: Tensor, norm_in: Norm, stride: int
+    ) -> tuple[Tensor, Tensor]:
+        run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
+        level = _column(quotients.to(self.u), difference)
+        shrink = level * _slope(difference, norm_in)
+        gradient_u, gradient_v = (pull_u - shrink) / run, (pull_v + shrink) / run
+        if self.step == "quotient":
+            return self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
+        length = self.step_size * math.sqrt(stride) * self.scale
+        return self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
 
     def _keep_apart(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch or shrink each pair about its midpoint to a distance within bounds."""
-        difference, centre = u - v, (u + v) / 2
-        length = distance(difference).clamp_min(_TINY)
-        smallest, largest = self.distances[0] * self.scale, self.distances[1] * self.scale
-        half = difference * _column(length.clamp(smallest, largest) / length, difference) / 2
-        return centre + half, centre - half
+        difference, centre = u - v, u.lerp(v, 0.5)
+        length = (_length(difference) / self.scale).clamp_min(_TINY)
+        difference = difference * (length.clamp(*self.distances[:2]) / length)
+        return torch.add(centre, difference, alpha=0.5), torch.sub(centre, difference, alpha=0.5)
 
     def _draw(self, count: int, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.start == "uniform":
@@ -314,11 +344,14 @@ class PairSet(nn.Module):
 
     def _beside(self, u: Tensor, direction: Tensor) -> Tensor:
         """Points of the domain in the given direction, or in the opposite one where the border is nearer."""
-        shift = self.distances[2] * self.scale * _unit(direction)
-        ahead, behind = self.domain.project(u + shift), self.domain.project(u - shift)
+        speed = self.scale / _length(direction).clamp_min(_TINY)
+        ahead = self.domain.project(torch.addcmul(u, direction, speed, value=self.distances[2]))
+        if self.domain.everywhere:
+            return ahead
+        behind = self.domain.project(torch.addcmul(u, direction, speed, value=-self.distances[2]))
         # where both are as far, rounding must not decide: processes, and devices, would go different ways
-        nearer = distance(ahead - u) < 0.999 * distance(behind - u)
-        return torch.where(_column(nearer, u), behind, ahead)
+        far = _length(behind - u)
+        return torch.where(_length(ahead - u) < torch.sub(far, far, alpha=1e-3), behind, ahead)
 
     def _normal(self, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=self.generator, device=self.generator.device, dtype=like.dtype)
@@ -356,27 +389,43 @@ def _column(per_pair: Tensor, like: Tensor) -> Tensor:
     return per_pair.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def _length(x: Tensor) -> Tensor:
+    """Euclidean norm of each element of the batch, as a column, (B, 1, …, 1)."""
+    if x.dim() == 1:
+        return x.abs()
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)
+    return lengths
+
+
 def _unit(x: Tensor) -> Tensor:
     """Each element of the batch divided by its Euclidean norm; zero stays zero."""
-    return x / _column(distance(x).clamp_min(_TINY), x)
+    return x / _length(x).clamp_min(_TINY)
 
 
 def _slope(difference: Tensor, norm: Norm) -> Tensor:
     """Gradient of the norm at each difference."""
-    with torch.enable_grad():
-        at = difference.detach().requires_grad_()
-        return torch.autograd.grad(distance(at, norm).sum(), at)[0]
+    if norm == 2:
+        return _unit(difference)
+    if norm == 1:
+        return difference.sign()
+    if norm == math.inf:
+        sizes = difference.abs()
+        peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
+        return peaks / _column(distance(peaks, 1).clamp_min(1), peaks)
+    value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
+    slope: Tensor = pull(torch.ones_like(value))[0]
+    return slope
 
 
 def _dual(pull: Tensor, norm: Norm) -> Tensor:
-    """The direction e of unit Euclidean length that maximises <pull, e> / norm(e); for a callable norm, pull itself."""
+    """The direction e, of any length, that maximises <pull, e> / norm(e); for a callable norm, pull itself."""
     if norm == math.inf:
-        return _unit(pull.sign())
+        return pull.sign()
     if norm == 1:
         flat = pull.reshape(len(pull), -1)
         largest = flat.abs().argmax(dim=1, keepdim=True)
         return torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign()).reshape(pull.shape)
-    return _unit(pull)
+    return pull
 
 
 def _check_inputs(x: Tensor) -> None:

@@ -52,8 +52,9 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
                 f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(value.shape)}"
             )
         return torch.where(moved, value, 0)
-    flat = difference.reshape(difference.shape[0], -1)
-    norms: Tensor = torch.linalg.vector_norm(flat, ord=norm, dim=1)
+    if difference.dim() == 1:
+        return difference.abs()
+    norms: Tensor = torch.linalg.vector_norm(difference, ord=norm, dim=tuple(range(1, difference.dim())))
     return norms
 
 
@@ -82,5 +83,4 @@ def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2,
     with torch.autocast(u.device.type, enabled=False):
         rise = distance(at_least_float32(fu) - at_least_float32(fv), norm_out)
         run = distance(at_least_float32(u) - at_least_float32(v), norm_in)
-        apart = run > 0
-        return torch.where(apart, rise, 0) / torch.where(apart, run, 1)
+        return rise * run.sign() / run.clamp_min(torch.finfo(run.dtype).tiny)
