@@ -14,7 +14,18 @@ import pytest
 
 import cheaplip
 
-CORE = ["certificate", "clip", "discrepancy", "distributed", "domain", "errors", "modes", "pairs", "quotient"]
+CORE = [
+    "certificate",
+    "clip",
+    "discrepancy",
+    "distributed",
+    "domain",
+    "errors",
+    "modes",
+    "operators",
+    "pairs",
+    "quotient",
+]
 
 NEW_MODULES = """
 import sys

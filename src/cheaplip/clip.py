@@ -39,6 +39,11 @@ class CLIP(nn.Module):
     own loss. In train mode a call moves the pairs (``joint``: when ``loss.backward()`` runs); in eval mode it only
     measures. The model is never wrapped; its modes, ``requires_grad`` and ``.grad`` stay as they were.
 
+    Both forms compile: ``torch.compile(step, fullgraph=True)`` of a step with the model, the loss and the penalty takes
+    one graph, and with ``every`` above 1 a second one for the calls between. A compiled call of ``joint`` does not look
+    whether a new model's rows are independent, nor warn of missing backward passes, and a model with active dropout
+    gets the pass of its own.
+
     Under ``torch.distributed`` every rank holds pairs of its own, as many as the others, and the penalty is that of
     all of them: every rank makes the same calls, also to measure, and gradients are averaged over the ranks.
 
@@ -176,7 +181,7 @@ class CLIP(nn.Module):
         with dropout_off(model, first=len(x), rows=len(z)):
             out = checked_output(model(z), len(z))
         output, fu, fv = _Apart.apply(out, slopes, len(x))  # type: ignore[no-untyped-call]
-        u, v = ends.chunk(2)
+        u, v = ends[: len(self.pairs)], ends[len(self.pairs) :]
         quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
         if not quotients.requires_grad:
             return output, self._penalty(quotients)
@@ -241,11 +246,11 @@ class CLIP(nn.Module):
             return weight * quotients.amax()
         if self.aggregate == "mean":
             return weight * quotients.mean()
-        temperature = (_TEMPERATURE * peak).clamp_min(torch.finfo(quotients.dtype).tiny)
-        spread = ((quotients - peak) / temperature).exp().sum().log()
-        weight = weight * peak
-        level = weight * (1 - _TEMPERATURE * math.log(len(quotients)))
-        return torch.addcmul(level, weight, spread, value=_TEMPERATURE)
+        share = torch.sub(peak, peak, alpha=1 - _TEMPERATURE)  # _TEMPERATURE · peak, in one operation
+        spread = ((quotients - peak) / share.clamp_min(torch.finfo(share.dtype).tiny)).exp().sum().log()
+        level = weight * peak
+        level = torch.sub(level, level, alpha=_TEMPERATURE * math.log(len(quotients)))
+        return torch.addcmul(level, weight * share, spread)
 
     @torch.no_grad()
     def _climb(

@@ -227,7 +227,8 @@ class PairSet(nn.Module):
         difference = self.u - self.v
         if weights is not None:
             weights = _column(weights.to(self.u).clamp_min(_TINY), self.u)
-        pull_u, pull_v = gradient.to(self.u).chunk(2)
+        gradient = gradient.to(self.u)
+        pull_u, pull_v = gradient[: len(self)], gradient[len(self) :]
         if self.step == "power":
             factor = _length(difference) if weights is None else _length(difference) / weights
             u, v = self._power_step(difference, factor * pull_u, factor * pull_v, norm_in, stride)
