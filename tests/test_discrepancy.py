@@ -453,3 +453,33 @@ def test_a_metric_that_is_not_finite_is_refused(metric):
 def test_a_misspelt_option_is_refused():
     with pytest.raises(TypeError, match="smothing"):
         DiscrepancyPrinciple(Penalty(), 0.9, smothing=0.5)
+
+
+# The proportional part
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_gain_follows_the_error_and_takes_it_back(mode):
+    """Without an accumulated part, λ depends on the error alone: exp(gain · error / width), at most two widths."""
+    sign = 1 if mode == "max" else -1
+    penalty, controller = controlled(mode=mode, gain=0.5, rate=1e-12, width=0.05, smoothing=0.0, damping=0.0)
+    for error, expected in ((0.05, 0.5), (0.025, 0.25), (-0.05, -0.5), (0.2, 1.0), (0.0, 0.0)):
+        controller.step(0.75 + sign * error)
+        assert math.log(penalty.lam.item()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_gain_waits_until_the_target_is_met_and_warmup_is_over():
+    penalty, controller = controlled(gain=0.5, rate=1e-12, width=0.05, smoothing=0.0, damping=0.0, warmup=2)
+    expected = [(0.5, 0.0), (0.8, 0.0), (0.7, -0.5)]
+    for metric, log_lam in expected:
+        controller.step(metric)
+        assert math.log(penalty.lam.item()) == pytest.approx(log_lam, abs=1e-9)
+    young, controller = controlled(gain=0.5, rate=1e-12, width=0.05, smoothing=0.0, damping=0.0)
+    controller.step(0.5)
+    assert math.log(young.lam.item()) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("gain", [-1.0, math.nan, math.inf], ids=str)
+def test_gain_out_of_range(gain):
+    with pytest.raises(ValueError, match="gain: expected a finite number of at least 0, got"):
+        controlled(gain=gain)

@@ -37,6 +37,8 @@ class DiscrepancyPrinciple:
         smoothing: weight of the past in the metric's moving average, in [0, 1). None: 0.99; 0 for the additive rule.
         width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
             between the target and a perfect metric.
+        gain: how strongly log λ also follows the error itself, in units of ``width`` and up to two of them, once the
+            target has been met; 0 leaves the accumulated part alone.
         damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
         warmup: steps at the start during which λ is held.
         bounds: smallest and largest λ.
@@ -68,6 +70,7 @@ class DiscrepancyPrinciple:
         rate: float = 0.01,
         smoothing: float | None = None,
         width: float | None = None,
+        gain: float = 0.0,
         damping: float = 3.0,
         warmup: int = 0,
         bounds: tuple[float, float] | None = None,
@@ -97,6 +100,8 @@ class DiscrepancyPrinciple:
                 raise ValueError(f"{name}: expected a positive number, got {number}")
         if not 0 <= damping < math.inf or warmup < 0:
             raise ValueError(f"damping and warmup: expected finite numbers of at least 0, got {damping} and {warmup}")
+        if not 0 <= gain < math.inf:
+            raise ValueError(f"gain: expected a finite number of at least 0, got {gain}")
         if not 0 <= bounds[0] < bounds[1]:
             raise ValueError(f"bounds: expected 0 <= smallest < largest, got {bounds}")
         if rule == "multiplicative" and (bounds[0] <= 0 or not float(lam) > 0):
@@ -111,10 +116,11 @@ class DiscrepancyPrinciple:
         self.rate = rate
         self.smoothing = smoothing
         self.width = width
+        self.gain = gain
         self.damping = damping
         self.warmup = warmup
         self.bounds = bounds
-        starts = {"steps": 0.0, "average": target, "slow_average": target}
+        starts = {"steps": 0.0, "average": target, "slow_average": target, "lean": 0.0}
         self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
         self._state["met"] = torch.zeros_like(lam, dtype=torch.bool)
         # numbers as tensors cost an operation less each
@@ -174,6 +180,11 @@ class DiscrepancyPrinciple:
             remaining = ahead.clamp(error.clamp_max(0), error.clamp_min(0))  # a gap that the trend closes is no gap
             change = remaining.clamp(-self.width, self.width)
             pace = pace * (self.rate / self.width)
+            if self.gain > 0:
+                live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
+                lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])
+                lam.mul_(((lean - state["lean"]) * (self.gain / self.width)).exp())
+                state["lean"].copy_(lean)
         if self.warmup > 0:
             change = torch.where(steps > self.warmup, change, constants["nothing"])
         if torch.compiler.is_compiling():

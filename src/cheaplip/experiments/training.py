@@ -41,7 +41,8 @@ _RISE, _CERTIFIED_RISE = 0.3, 0.15  # part of the run in which the learning rate
 _MULTIPLIER_RATE = 2e-2  # peak learning rate of log T
 _SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's accuracy is mostly noise
-_WIDTH = 0.006  # error of the training accuracy at which λ moves at full speed, at most
+_WIDTH = 0.004  # error of the training accuracy at which λ moves at full speed, at most
+_GAIN = 0.8  # accuracy climbs by itself as the rate falls: λ leans against it at once
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
 
 
@@ -165,6 +166,7 @@ class Training:
             penalty,
             config.target,
             rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / max(memory, _LEAST_STEPS),
+            gain=0.0 if config.method == "weight" else _GAIN,
             damping=3 / _SLOW if config.method == "weight" else 3.0,
             smoothing=1 - 1 / memory,
             width=min(_WIDTH, (1 - config.target) / 4),
