@@ -18,7 +18,10 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="inductor ne
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, needs_compiler])]
 
 # Dynamo instantiates every autograd.Function it traces, and then warns of it
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),  # of inductor's own imports
+]
 
 
 @pytest.fixture(autouse=True)
