@@ -119,7 +119,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    sources = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*.py")} | {"cheaplip/py.typed"}
+    kinds = ("*.py", "py.typed", "report/templates/*")
+    sources = {str(path.relative_to(root / "src")) for kind in kinds for path in (root / "src" / "cheaplip").rglob(kind)}
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert any(name.endswith("dist-info/entry_points.txt") for name in names)
