@@ -120,7 +120,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     kinds = ("*.py", "py.typed", "report/templates/*")
-    sources = {str(path.relative_to(root / "src")) for kind in kinds for path in (root / "src" / "cheaplip").rglob(kind)}
+    package = root / "src" / "cheaplip"
+    sources = {str(path.relative_to(package.parent)) for kind in kinds for path in package.rglob(kind)}
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert any(name.endswith("dist-info/entry_points.txt") for name in names)
