@@ -11,7 +11,7 @@ README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text() if README.is_file() else ""
 
 
-def test_the_loop_and_the_search_run():
+def test_the_loop_and_the_bracket_run():
     torch.manual_seed(0)
     x_train = torch.rand(64, 4)
     y = (x_train.sum(1) > 2).long()
@@ -29,7 +29,8 @@ def test_the_loop_and_the_search_run():
     for block in blocks:
         exec(block, names)
     assert names["clip"].largest > 0
-    assert names["found"].value > 0
+    assert 0 < names["bracket"].lower <= names["bracket"].upper < float("inf")
+    assert (names["radius"] > 0).any()
 
 
 @pytest.mark.parametrize("line", re.findall(r"^cheaplip .*?(?=  #|$)", TEXT, flags=re.MULTILINE))
