@@ -125,6 +125,7 @@ class Ball(nn.Module):
 
     center: Tensor
     bounded = True
+    everywhere = False
 
     def __init__(self, center: Tensor, radius: float) -> None:
         super().__init__()
