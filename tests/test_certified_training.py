@@ -8,6 +8,7 @@ from torch import nn
 
 from cheaplip.experiments import methods, training
 from cheaplip.experiments.certify import certify
+from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.compare import Attack, compare, summarise
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import load
@@ -114,7 +115,7 @@ def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
     assert lines[0] == lines[1]
     assert all(line["lower"] <= line["bound"] * (1 + 1e-4) for line in whole.history())
     assert all(("lam" in line) == (method == "clip+certified") for line in whole.history())
-    states = [[*f.load_checkpoint()["multipliers"]["bound"].values()] for f in (cut, whole)]
+    states = [[*unpack(f.load_checkpoint())["multipliers"]["bound"].values()] for f in (cut, whole)]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
