@@ -19,7 +19,15 @@ from cheaplip.experiments.runs import versions
 
 def variants(base: TrainConfig) -> dict[str, TrainConfig]:
     """The recommended settings, and what happens without each of them."""
-    paper = {"step": "quotient", "renew": 0, "aggregate": "max", "rule": "additive", "rate": 1e-3, "form": "separate"}
+    paper: dict[str, object] = {
+        "step": "quotient",
+        "renew": 0,
+        "aggregate": "max",
+        "rule": "additive",
+        "rate": 1e-3,
+        "form": "separate",
+    }
+    paper["every"] = 1
     changes: dict[str, dict[str, object]] = {
         "recommended": {},
         "no tournament": {"renew": 0},
@@ -30,8 +38,9 @@ def variants(base: TrainConfig) -> dict[str, TrainConfig]:
         "additive λ": {"rule": "additive", "rate": 1e-3},
         "own pass": {"form": "separate"},
         "8 pairs": {"pairs": 8},
-        "128 pairs": {"pairs": 128},
-        "every second step": {"every": 2},
+        "32 pairs": {"pairs": 32},
+        "every step": {"every": 1},
+        "every eighth step": {"every": 8},
         "the paper's choices": paper,
         "plain training": {"method": "plain"},
     }
