@@ -26,8 +26,8 @@ def variants(base: TrainConfig) -> dict[str, TrainConfig]:
         "rule": "additive",
         "rate": 1e-3,
         "form": "separate",
+        "every": 1,
     }
-    paper["every"] = 1
     changes: dict[str, dict[str, object]] = {
         "recommended": {},
         "no tournament": {"renew": 0},
