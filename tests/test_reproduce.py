@@ -338,6 +338,7 @@ def test_without_a_confident_pair_the_search_says_so(tmp_path):
     images = Split(torch.rand(10, 2), torch.arange(10) % 2)
     with pytest.raises(ValueError, match="expected images of two classes with a confidence above 90%"):
         search_pair(
+            nn.Identity(),
             nn.Softmax(dim=1),
             images,
             load("digits"),
@@ -379,7 +380,7 @@ def test_finished_units_are_kept_and_divergence_stops_no_other(jobs, tmp_path):
     )["toy"]
     assert told["toy/a"] == [1.0]
     assert told["toy/c"] == sorted(told["toy/c"])
-    assert told["toy/c"][0] == 0
+    assert told["toy/c"][0] < 1 if jobs > 1 else told["toy/c"][0] == 0  # other processes are looked at now and then
     assert told["toy/c"][-1] == 1
     assert [row["name"] for row in rows] == ["a", "b", "c"]
     assert json.loads((tmp_path / "toy" / "results.json").read_text()) == rows

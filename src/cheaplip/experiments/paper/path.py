@@ -139,7 +139,7 @@ def _digits(job: Job) -> list[Row]:
     frequencies = y.bincount(minlength=data.classes) / len(y)
 
     def clip(lam: float) -> CLIP:
-        return CLIP(PairSet(x, domain=data.domain), lam)
+        return CLIP(PairSet(x, domain=data.domain, renew=2, grace=10, step_size=0.01), lam)
 
     def train(lam: float, on_step: Callable[[int], None]) -> None:
         minimise(model, lambda _: (x, y), cross_entropy, clip(lam), schedule, on_step)
