@@ -1,6 +1,6 @@
 """The README's picture: accuracy under attack for each method, and λ, accuracy and constant while CLIP trains.
 
-python benchmarks/picture.py results/mnist docs/mnist.svg     (needs pip install 'cheaplip[plots]')
+python benchmarks/picture.py docs/mnist.svg results/mnist results/mnist-adversarial     (needs 'cheaplip[plots]')
 """
 
 import json
@@ -15,11 +15,12 @@ from cheaplip.experiments.runs import RunFolder
 COLOURS = {"plain": "#9a9a9a", "weight": "#d9a441", "clip": "#1f6fb4", "adversarial": "#b4472e"}
 
 
-def main(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
-    """Draw the picture from a comparison's folder."""
-    summaries = summarise(json.loads((results / "results.json").read_text()))
-    history = RunFolder(results / "clip-seed0").history()
-    target = RunFolder(results / "clip-seed0").read_json("config.json")["target"]
+def main(out: tyro.conf.Positional[Path], results: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    """Draw the picture from comparisons' folders, the first of which holds runs of clip."""
+    summaries = summarise([row for folder in results for row in json.loads((folder / "results.json").read_text())])
+    run = RunFolder(min(results[0].glob("clip-seed*")))
+    history = run.history()
+    target = run.read_json("config.json")["target"]
     plt.rcParams["svg.hashsalt"] = "cheaplip"
     figure, (bars, curves) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     shown = ["test", *(key for key in summaries[0].columns if "@" in key)]

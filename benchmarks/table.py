@@ -35,9 +35,9 @@ def cell(key: str, column: tuple[float, float | None] | None) -> str:
     return f"{scale * mean:{form}}" + ("" if spread is None else f" ± {scale * spread:{form}}")
 
 
-def main(results: tyro.conf.Positional[Path]) -> None:
-    """Print the table."""
-    print(markdown(json.loads(results.read_text())))
+def main(results: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    """Print one table of all rows."""
+    print(markdown([row for path in results for row in json.loads(path.read_text())]))
 
 
 if __name__ == "__main__":
