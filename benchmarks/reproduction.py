@@ -1,10 +1,11 @@
-"""Put the tables of a reproduction into docs/reproduction.md, between their markers.
+"""Put the tables of a reproduction into docs/reproduction.md, between their markers, and the picture beside it.
 
 cheaplip reproduce all --out results/reproduction
 python benchmarks/reproduction.py
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import tyro
@@ -27,6 +28,9 @@ def filled(page: str, results: Path) -> str:
 def main(results: Path = ROOT / "results/reproduction", page: Path = ROOT / "docs/reproduction.md") -> None:
     """Rewrite the page."""
     page.write_text(filled(page.read_text(), results))
+    picture = results / "regression" / "picture.svg"
+    if picture.is_file():
+        shutil.copyfile(picture, page.with_name("regression.svg"))
 
 
 if __name__ == "__main__":
