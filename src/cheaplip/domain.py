@@ -93,6 +93,7 @@ class Box(nn.Module):
                 )
 
     def bounds(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """low and high on ``device`` in ``dtype``: scalars, or of the shapes they were given in."""
         if self._scalar is None:
             return self.low.to(device, dtype), self.high.to(device, dtype)
         low, high = (torch.tensor(bound, device=device, dtype=dtype) for bound in self._scalar)

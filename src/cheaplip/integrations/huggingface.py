@@ -74,7 +74,7 @@ class CLIPTrainerMixin:
 
     Args:
         clip: a :class:`LazyCLIP`, such as ``LazyCLIP(lam=0.01, target=0.95)``.
-        others: the Trainer's.
+        *args, **kwargs: the Trainer's.
 
     Raises:
         TypeError: ``clip`` is something else.

@@ -73,7 +73,8 @@ class CLIPClassifier(_CLIPNet, NeuralNetClassifier):
     ``cross_val_score``; it pickles. ``clip_`` holds the fitted penalty, ``clip_.clip.largest`` the largest quotient.
 
     Args:
-        module, criterion, …: as skorch's; the criterion is cross-entropy unless you say otherwise.
+        module, criterion: as skorch's; the criterion is cross-entropy unless you say otherwise.
+        *args, **kwargs: skorch's others.
         lam, target, rate, smoothing, size, every: as in :class:`cheaplip.integrations.lazy.LazyCLIP`, the target
             being the accuracy of training batches; ``lam=0`` without a target is training without CLIP.
         domain: (low, high) of the :class:`Box` inputs live in, numbers or arrays (skorch keeps no modules among its
@@ -126,7 +127,7 @@ class CLIPRegressor(_CLIPNet, NeuralNetRegressor):
     """skorch's ``NeuralNetRegressor``, trained with CLIP.
 
     Args:
-        module, …: as skorch's.
+        module, *args, **kwargs: as skorch's.
         lam, target, rate, smoothing, size, every: as in :class:`cheaplip.integrations.lazy.LazyCLIP`, the target
             being the criterion's value on training batches, met from below (Morozov's principle).
         domain: as in :class:`CLIPClassifier`.
