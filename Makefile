@@ -1,4 +1,5 @@
-# `make demo`: a first comparison from nothing; `make test`: the suite. Both need only python3 (3.11 or later), make and git.
+# `make demo`: a first comparison from nothing; `make test`: the suite; `make docs`: the documentation, into site/.
+# They need only python3 (3.11 or later), make and git.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ ifneq ($(wildcard ../shared/data/mnist),)
 export CHEAPLIP_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/cli,report.done
 	$(BIN)/cheaplip compare digits --out results/demo --overwrite
@@ -21,6 +22,9 @@ lint: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -29,4 +33,4 @@ $(VENV)/%.done: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) results/demo site

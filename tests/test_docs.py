@@ -1,40 +1,257 @@
-"""The README's code runs as it stands, and its commands parse."""
+"""The documentation's code runs as it stands, page by page; its commands parse; the API pages are complete."""
 
+import csv
+import importlib
+import json
 import re
+import runpy
 import shlex
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace as Names
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text() if README.is_file() else ""
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if path.is_file()
+}
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NEEDS = {  # page: (what its blocks import, the extra that brings it)
+    "docs/tutorial-table.md": ("foolbox", "cli"),
+    "docs/tutorial-images.md": ("foolbox", "cli"),
+    "docs/with-accelerate.md": ("accelerate", "huggingface"),
+    "docs/with-fabric.md": ("lightning", "lightning"),
+    "docs/with-lightning.md": ("lightning", "lightning"),
+    "docs/with-skorch.md": ("skorch", "skorch"),
+    "docs/with-transformers.md": ("transformers", "huggingface"),
+}
+DISTRIBUTED = ["docs/scaling.md", "docs/with-ddp.md"]
+FRAMEWORKS = {"accelerate", "lightning", "skorch", "transformers"}  # they warn about themselves
+PUBLIC = ["cheaplip", "cheaplip.bracket", "cheaplip.robustness", "cheaplip.integrations.lazy"]
+ADAPTERS = {"lightning": "lightning", "skorch": "skorch", "huggingface": "transformers"}
+
+pytestmark = pytest.mark.skipif(len(PAGES) < 2, reason="needs the repository's README.md and docs/")
 
 
-def test_the_loop_and_the_bracket_run():
+def blocks(page: str, language: str) -> list[str]:
+    """The code of a page in one language, without the indentation of its fence."""
+    return [
+        re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
+        for indent, kind, code in BLOCK.findall(PAGES[page])
+        if kind == language
+    ]
+
+
+def commands(page: str) -> Iterator[str]:
+    """The shell lines of a page, continued lines joined, comments off."""
+    for language in ("", "bash", "shell"):
+        for block in blocks(page, language):
+            for line in block.replace("\\\n", " ").splitlines():
+                yield re.sub(r"\s+# .*", "", line).strip()
+
+
+def setting() -> dict[str, object]:
+    """What a page may take for granted: data, a model, an optimiser, a criterion."""
     torch.manual_seed(0)
-    x_train = torch.rand(64, 4)
-    y = (x_train.sum(1) > 2).long()
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    names = {
-        "x_train": x_train,
-        "x_test": x_train,
-        "loader": [(x_train, y)] * 5,
+    x = torch.rand(128, 4)
+    y = (x.sum(1) > 2).long()
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
+    return {
+        "x_train": x,
+        "y_train": y,
+        "x_test": x[:64],
+        "y_test": y[:64],
+        "x": x[:64],
+        "y": y[:64],
+        "loader": [(x[:64], y[:64]), (x[64:], y[64:])] * 10,
         "model": model,
-        "criterion": torch.nn.functional.cross_entropy,
+        "criterion": nn.functional.cross_entropy,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
     }
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(block, names)
-    assert names["clip"].largest > 0
-    assert 0 < names["bracket"].lower <= names["bracket"].upper < float("inf")
-    assert (names["radius"] > 0).any()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^cheaplip .*?(?=  #|$)", TEXT, flags=re.MULTILINE))
-def test_commands_parse(line):
+def run(page: str) -> Names:
+    """What a page's blocks, one after the other, leave behind."""
+    names = {"__name__": "page", **setting()}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    return Names(**names)
+
+
+def write_raw_table() -> None:
+    """raw.csv: columns in units of their own, a constant one, and a class in words."""
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    with Path("raw.csv").open("w", newline="") as file:
+        rows = [[*row, 7.0, data.target_names[kind]] for row, kind in zip(data.data, data.target, strict=True)]
+        csv.writer(file).writerows([[*data.feature_names, "constant", "diagnosis"], *rows])
+
+
+def readme(page: Names) -> None:
+    assert page.clip.largest > 0
+    assert 0 < page.bracket.lower <= page.bracket.upper < float("inf")
+    assert (page.radius > 0).any()
+
+
+def quick_start(page: Names) -> None:
+    assert (page.model(page.x).argmax(1) == page.y).float().mean() > 0.9
+    assert 0 < page.found.lower <= page.found.upper < float("inf")
+    assert page.radius.median() > 0
+
+
+def loop(page: Names) -> None:
+    assert page.clip.training
+    assert page.clip.largest > 0
+    assert page.penalty.largest > 0
+
+
+def choosing(page: Names) -> None:
+    assert 0.3 < page.clip.largest / page.found.value < 1.05
+    assert page.every == 1
+
+
+def trust(page: Names) -> None:
+    assert page.unknown.upper == float("inf")
+    assert "Hardshrink" in page.unknown.reason
+    assert 0 < page.accuracy <= 1
+    assert (page.low < page.high).all()
+
+
+def table(page: Names) -> None:
+    figures = page.figures
+    assert figures["clip"]["bracket"].upper < figures["plain"]["bracket"].lower / 2
+    assert figures["clip"]["pgd"] > figures["plain"]["pgd"]
+    assert 0.5 < page.safe < figures["clip"]["test"]
+
+
+def images(page: Names) -> None:
+    figures = page.figures
+    assert figures["clip"]["bracket"].lower < figures["plain"]["bracket"].lower
+    assert figures["clip"]["pgd"].accuracy > figures["plain"]["pgd"].accuracy
+    assert page.loose < page.certified
+    assert page.proved.gap < 1.2
+
+
+def own_model(page: Names) -> None:
+    assert page.net((4,), 3)(torch.rand(5, 4)).shape == (5, 3)
+
+
+def skorch(page: Names) -> None:
+    assert page.search.best_score_ > 0.8
+    assert 0 < page.found.lower <= page.found.upper < float("inf")
+
+
+def scaled_table(page: Names) -> None:
+    with Path("mine.csv").open(newline="") as file:
+        columns = list(zip(*csv.reader(file), strict=True))
+    numbers = [[float(cell) for cell in cells] for name, *cells in columns if name not in ("diagnosis", "constant")]
+    assert len(numbers) == 30
+    assert all((min(column), max(column)) == (0, 1) for column in numbers)
+    assert {*columns[-1]} == {"diagnosis", "benign", "malignant"}
+
+
+CHECKS: dict[str, Callable[[Names], None]] = {
+    "README.md": readme,
+    "docs/choosing.md": choosing,
+    "docs/command-line.md": own_model,
+    "docs/first-table.md": scaled_table,
+    "docs/index.md": quick_start,
+    "docs/loop.md": loop,
+    "docs/trust.md": trust,
+    "docs/tutorial-images.md": images,
+    "docs/tutorial-table.md": table,
+    "docs/with-skorch.md": skorch,
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in DISTRIBUTED and blocks(page, "python")])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    package = NEEDS[page][0] if page in NEEDS else "torch"
+    pytest.importorskip(package, reason="needs the extra named on the page")
+    monkeypatch.chdir(tmp_path)
+    if page == "docs/first-table.md":
+        write_raw_table()
+    with warnings.catch_warnings():
+        if package in FRAMEWORKS:
+            warnings.simplefilter("ignore")
+        names = run(page)
+    CHECKS.get(page, lambda names: None)(names)
+
+
+@pytest.mark.parametrize("page", DISTRIBUTED)
+def test_the_code_of_a_distributed_page_runs(page, tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        assert run(page).clip.largest > 0
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("page", NEEDS)
+def test_a_page_names_its_extra(page):
+    assert re.search(rf"Needs the extra:? `({NEEDS[page][1]}|pip install '\.\[{NEEDS[page][1]}\]')`", PAGES[page])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any("cheaplip" in line for line in commands(page))])
+def test_commands_parse(page):
     from cheaplip.cli import _parse
 
-    assert not isinstance(_parse(shlex.split(line)[1:]), int)
+    for line in commands(page):
+        words = shlex.split(line)
+        if "cheaplip" in words:
+            assert not isinstance(_parse(words[words.index("cheaplip") + 1 :]), int), line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_that_commands_run_are_there(page):
+    scripts = [word for line in commands(page) for word in line.split() if word.endswith(".py")]
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_the_three_commands_of_the_first_table_run(tmp_path, monkeypatch, capsys):
+    for package in ("jinja2", "plotly", "tyro"):
+        pytest.importorskip(package, reason="needs the extras cli and report")
+    from cheaplip.cli import run as run_command
+
+    monkeypatch.chdir(tmp_path)
+    write_raw_table()
+    exec(blocks("docs/first-table.md", "python")[0], {})
+    tiny = ["--model", "mlp:8", "--epochs", "1", "--probe", "2", "--search", "8"]
+    quick = {"train": tiny, "bracket": ["--seconds", "0"], "report": []}
+    three = [line for line in commands("docs/first-table.md") if line.startswith("cheaplip")][:3]
+    for line, (name, options) in zip(three, quick.items(), strict=True):
+        _, *words = shlex.split(line)
+        assert words[0] == name
+        assert run_command([*words, *options]) == 0
+    lipschitz = json.loads(Path("runs/mine/metrics.json").read_text())["lipschitz"]
+    assert 0 < lipschitz["lower"] <= lipschitz["upper"]
+    assert Path("runs/mine/report.html").is_file()
+    assert "lower" in capsys.readouterr().out
+
+
+def test_docstrings_become_markdown():
+    for package in ("griffe", "latex2mathml"):
+        pytest.importorskip(package, reason="needs the extra docs")
+    rewritten = runpy.run_path(str(ROOT / "docs" / "docstrings.py"))["rewritten"]
+    text = "Args:\n    low, high: as in :class:`Box`,\n        or (B, *shape).\n    x: one.\n\nExample:\n    >>> 1"
+    entry = ": as in [`Box`][Box],\n        or (B, \\*shape).\n"
+    assert rewritten(text) == f"Args:\n    low{entry}    high{entry}    x: one.\n\nExamples:\n    >>> 1"
+    assert re.fullmatch(r"  <math .*<mfrac>.*</math>", rewritten(r"  .. math:: \frac{a}{b}"))
+    assert "math" not in rewritten("plain ``code`` (B, \\*input)")
+
+
+def test_the_api_pages_are_complete():
+    shown = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
+    for module in [*PUBLIC, *(f"cheaplip.integrations.{name}" for name in ADAPTERS)]:
+        adapter = module.rpartition(".")[2]
+        pytest.importorskip(ADAPTERS.get(adapter, "torch"), reason="needs the adapter's package")
+        names = importlib.import_module(module).__all__
+        assert [name for name in names if not re.search(rf"\b{name}\b", shown)] == [], module
