@@ -571,7 +571,7 @@ def test_options_are_keyword_only():
 def test_steps_that_were_left_out_are_made_up_for():
     """Four steps at once: a way twice as long, four newcomers' worth, four steps of age."""
     x = inputs(16, 3)
-    for stride, length in ((1, 0.015), (4, 0.03)):
+    for stride, length in ((1, 0.025), (4, 0.05)):
         pairs = PairSet(x, size=16, renew=1, grace=4, distances=(0.001, 10.0, 0.01))
         centre = (pairs.u + pairs.v) / 2
         pull = torch.cat([torch.ones(16, 3), torch.ones(16, 3)])

@@ -48,7 +48,7 @@ class PairSet(nn.Module):
             uniformly from ``domain``, and its noisy copy.
         step: how pairs climb, see above.
         step_size: τ, positive. For ``"power"`` and ``"gradient"`` in units of the data's scale, the median distance
-            between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.015, 0.02 and 1.
+            between two inputs of ``x``; for ``"quotient"`` the plain factor τ. None: 0.025, 0.02 and 1.
         distances: smallest and largest Euclidean distance within a pair, and that of newcomers, each in units of the
             data's scale. Only the newcomers' applies to ``step="quotient"``.
         renew: pairs replaced at each training step; 0 switches the tournament off.
@@ -105,7 +105,7 @@ class PairSet(nn.Module):
             )
         self.start: Start = start
         self.step: Step = step
-        self.step_size = {"power": 0.015, "gradient": 0.02, "quotient": 1.0}[step] if step_size is None else step_size
+        self.step_size = {"power": 0.025, "gradient": 0.02, "quotient": 1.0}[step] if step_size is None else step_size
         self.distances = distances
         self.renew = renew
         self.grace = grace

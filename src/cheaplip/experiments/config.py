@@ -86,10 +86,10 @@ class TrainConfig:
     """training steps before a newcomer can be replaced"""
     held_out: int = 0
     """clip: training inputs held out; they and noisy copies are the pairs, in turns of --pairs a step (the paper's)"""
-    aggregate: Aggregate = "softmax"
-    """from quotients to the penalty; max is the paper's"""
+    aggregate: Aggregate | None = None
+    """from quotients to the penalty; unset: mean where steps are left out, else softmax; max is the paper's"""
     every: int | None = None
-    """regularise each k-th step with k times the weight; unset: up to 8, while pairs climb a thousand times or more"""
+    """regularise each k-th step with k times the weight; unset: up to 12, while pairs climb a thousand times or more"""
     form: str = "joint"
     """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
     adversarial_epsilon: float | None = None
@@ -116,11 +116,11 @@ class TrainConfig:
             ("rule", Rule),
             ("start", Start),
             ("step", Step),
+            ("activation", Activation),
             ("aggregate", Aggregate),
         ):
-            check_choice(name, getattr(self, name), get_args(kinds))
-        if self.activation is not None:
-            check_choice("activation", self.activation, get_args(Activation))
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
         if self.target is not None and not 0 < self.target < 1:
             raise ConfigError(f"target: expected an accuracy in (0, 1), got {self.target}: 97 % is 0.97")

@@ -125,9 +125,9 @@ class Training:
             return methods.certified(LipschitzBound(self.model, data.shape), config.margin or _MARGIN * data.epsilon)
         pairs = self._part(0) if len(self.parts) else self._pairs(data.train.x)
         hold_own_(pairs)
-        clip = CLIP(
-            pairs, config.resolved_lam, aggregate=config.aggregate, every=config.every or _every(self.total_steps)
-        ).to(self.device)
+        every = config.every or _every(self.total_steps)
+        aggregate = config.aggregate or ("softmax" if every == 1 else "mean")
+        clip = CLIP(pairs, config.resolved_lam, aggregate=aggregate, every=every).to(self.device)
         objective = methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
         if config.method == "clip":
             return objective
@@ -553,7 +553,7 @@ _FREE = ("device", "checkpoint_every")
 
 def _every(steps: int) -> int:
     """Lazily, as far as pairs still climb a thousand times or more."""
-    return min(8, max(1, steps // 1000))
+    return min(12, max(1, steps // 1000))
 
 
 class _Multipliers:
