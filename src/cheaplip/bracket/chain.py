@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from cheaplip.bracket.graph import BATCH, Graph, Step, Value, constant, export, placeholders, refusal
 from cheaplip.bracket.layers import read_node
-from cheaplip.bracket.operations import Contraction, Elementwise, Matrix
+from cheaplip.bracket.operations import Contraction, Elementwise, Matrix, Reshape
 from cheaplip.errors import UnsupportedLayerError
 from cheaplip.modes import evaluation_mode
 
@@ -98,7 +98,9 @@ class Chain:
                     "model cannot be written as matrices and slopes"
                 )
             _check_size(step, math.prod(step.shape) * width, limit)
-            if isinstance(step.operation, Matrix) and state[step.arguments[0]] is None and len(step.shape) == 1:
+            if isinstance(step.operation, Reshape):
+                state[at + 1] = state[step.arguments[0]]
+            elif isinstance(step.operation, Matrix) and state[step.arguments[0]] is None and len(step.shape) == 1:
                 state[at + 1] = step.operation.weight().double()
             else:
                 columns = [self._columns(state[i], width, shapes[i]) for i in step.arguments]

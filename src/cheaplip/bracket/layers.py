@@ -30,6 +30,7 @@ from cheaplip.bracket.operations import (
     Elementwise,
     Matrix,
     Nonnegative,
+    Reshape,
     Scaling,
     Sum,
     Weight,
@@ -218,7 +219,7 @@ def _dropout(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
 
 def _reshape(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     shape = tuple(node.meta["val"].shape[1:])
-    return graph.emit(node, Nonnegative(lambda x: x.reshape(x.shape[0], *shape)), graph.live(node, node.args[0]))
+    return graph.emit(node, Reshape(lambda x: x.reshape(x.shape[0], *shape)), graph.live(node, node.args[0]))
 
 
 def _expand(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:

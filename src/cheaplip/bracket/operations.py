@@ -26,6 +26,7 @@ __all__ = [
     "Matrix",
     "Nonnegative",
     "Operation",
+    "Reshape",
     "Scaling",
     "Sum",
 ]
@@ -207,6 +208,10 @@ class Nonnegative:
         low, high = (self.function(end) for end in x)
         margin = 4 * math.prod(x[0].shape) * _EPS * self.function(torch.maximum(x[0].abs(), x[1].abs()))
         return low - margin, high + margin
+
+
+class Reshape(Nonnegative):
+    """Every value stays, in the same order."""
 
 
 @dataclass(frozen=True)
