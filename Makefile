@@ -15,7 +15,7 @@ demo: $(VENV)/cli,report.done
 	$(BIN)/cheaplip compare digits --out results/demo --overwrite
 
 test: $(VENV)/dev.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
