@@ -27,7 +27,7 @@ from cheaplip.experiments.compare import Attack, compare, run_name
 from cheaplip.experiments.config import TrainConfig, from_json
 from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.runs import RunFolder, versions
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import load_trained
 from cheaplip.robustness import accuracy, attack
 
 NEAR = 0.999999

@@ -15,6 +15,7 @@ from cheaplip.experiments.data import load
 from cheaplip.experiments.evaluation import evaluate
 from cheaplip.experiments.order import ContradictionError, check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.subjects import of_run
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
 
@@ -135,7 +136,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     assert summarise(rows)[0].columns["certified@0.2"] == (row["certified"]["0.2"], None)
     plain = RunFolder(tmp_path / "plain")
     training.train(dataclasses.replace(QUICK, method="plain", probe=0), digits, plain)
-    proved_plain = certify(plain, epsilons=[0.2], seconds=1.0, data=digits)["certified"]["0.2"]
+    proved_plain = certify(of_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
     assert row["certified"]["0.2"] > proved_plain + 0.2
 
 
@@ -170,7 +171,7 @@ def test_figures_that_contradict_each_other(robust, message, tmp_path):
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     training.train(dataclasses.replace(QUICK, method="certified", margin=0.6), digits, folder)
-    certify(folder, epsilons=[0.05], seconds=1.0, data=digits)
+    certify(of_run(folder, digits), epsilons=[0.05], seconds=1.0)
     lines = (folder.path / "certified.csv").read_text().splitlines()
     boasted = [lines[0], *(",".join([*line.split(",")[:3], "9.0"]) for line in lines[1:])]
     folder.write_text("certified.csv", "\n".join(boasted) + "\n")

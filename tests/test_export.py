@@ -11,7 +11,7 @@ from cheaplip.experiments.config import from_json
 from cheaplip.experiments.data import load
 from cheaplip.experiments.export import export
 from cheaplip.experiments.runs import RunError, RunFolder
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import load_trained
 
 
 @pytest.fixture(scope="module")

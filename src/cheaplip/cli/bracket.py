@@ -1,29 +1,24 @@
 """``cheaplip bracket``."""
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.table import Table
 
 from cheaplip.bracket.upper import METHODS
 from cheaplip.cli.console import Interrupt, print_json, progress_display, search_bar, show_table
-from cheaplip.cli.options import parse_norm
-from cheaplip.experiments.bracketing import bracket_run
-from cheaplip.experiments.config import ConfigError, check_choice
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.cli.options import check_seconds, parse_norm
+from cheaplip.cli.subject import SubjectOptions
+from cheaplip.experiments.bracketing import bracket_subject
+from cheaplip.experiments.config import check_choice
 
 __all__ = ["Bracket"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bracket:
-    """Bracket the Lipschitz constant of a finished run's model; in norm 2 both ends join its metrics.json."""
+class Bracket(SubjectOptions):
+    """Bracket the Lipschitz constant of a trained model; of a run, in norm 2, both ends join its metrics.json."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """the run's folder"""
     norm: str = "2"
     """of inputs and outputs: 2, 1 or inf"""
     method: str | None = None
@@ -38,17 +33,17 @@ class Bracket:
         norm = parse_norm(self.norm)
         if self.method is not None:
             check_choice("method", self.method, METHODS)
-        if not 0 <= self.seconds < math.inf:
-            raise ConfigError(f"seconds: expected a finite number of at least 0, got {self.seconds}")
+        check_seconds(self.seconds)
+        subject = self.subject()
         with progress_display() as bar:
-            found = bracket_run(
-                RunFolder(self.run),
+            found = bracket_subject(
+                subject,
                 norm=norm,
                 method=self.method,
                 seconds=self.seconds,
-                progress=search_bar(bar, self.run.name, interrupt),
+                progress=search_bar(bar, subject.name, interrupt),
             )
-        print_json(found) if self.json else show_table(_table(self.run.name, found))
+        print_json(found) if self.json else show_table(_table(subject.name, found))
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:

@@ -1,28 +1,22 @@
 """``cheaplip certify``."""
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.table import Table
 
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display, search_bar, show_table
-from cheaplip.cli.options import parse_radii
+from cheaplip.cli.options import check_seconds, parse_radii
+from cheaplip.cli.subject import SubjectOptions
 from cheaplip.experiments.certify import certify
-from cheaplip.experiments.config import ConfigError
-from cheaplip.experiments.runs import RunFolder
 
 __all__ = ["Certify"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certify:
-    """Prove how far each test input can move without changing its class; writes certified.csv and the model card."""
+class Certify(SubjectOptions):
+    """Prove how far each test input can move without changing its class; writes certified.csv and a run's card."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """the run's folder"""
     epsilon: str
     """radii (L2) to give the certified accuracy at, separated by commas"""
     seconds: float = 30.0
@@ -33,21 +27,19 @@ class Certify:
     def __call__(self, interrupt: Interrupt) -> None:
         """Certify, then print the accuracies."""
         radii = parse_radii("epsilon", self.epsilon)
-        if not 0 <= self.seconds < math.inf:
-            raise ConfigError(f"seconds: expected a finite number of at least 0, got {self.seconds}")
-        folder = RunFolder(self.run)
+        check_seconds(self.seconds)
+        subject = self.subject()
         with progress_display() as bar:
             metrics = certify(
-                folder,
-                epsilons=radii,
-                seconds=self.seconds,
-                progress=search_bar(bar, self.run.name, interrupt),
+                subject, epsilons=radii, seconds=self.seconds, progress=search_bar(bar, subject.name, interrupt)
             )
         if self.json:
             print_json(metrics)
-        else:
-            show_table(_table(self.run.name, metrics))
-            messages.print(f"radii: {self.run / 'certified.csv'}, card: {self.run / 'card.md'}", soft_wrap=True)
+            return
+        show_table(_table(subject.name, metrics))
+        if subject.folder is not None:
+            card = "" if subject.config is None else f", card: {subject.folder.path / 'card.md'}"
+            messages.print(f"radii: {subject.folder.path / 'certified.csv'}{card}", soft_wrap=True)
 
 
 def _table(name: str, metrics: dict[str, Any]) -> Table:

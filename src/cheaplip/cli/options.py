@@ -9,6 +9,7 @@ from cheaplip.experiments.data import Data, load
 
 __all__ = [
     "check_samples",
+    "check_seconds",
     "command_line",
     "load_data",
     "parse_names",
@@ -62,6 +63,11 @@ def parse_radii(option: str, text: str) -> list[float]:
 def check_samples(samples: int | None) -> None:
     if samples is not None and samples < 1:
         raise ConfigError(f"samples: expected 1 or more, got {samples}")
+
+
+def check_seconds(seconds: float) -> None:
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"seconds: expected a finite number of at least 0, got {seconds}")
 
 
 _HOW = ("resume", "overwrite", "json")  # options that change how results are made or shown, and not what they are

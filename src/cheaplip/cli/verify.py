@@ -1,6 +1,5 @@
 """``cheaplip verify``."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from cheaplip.cli.console import Interrupt, messages, progress_display, search_bar
-from cheaplip.experiments.config import ConfigError
+from cheaplip.cli.options import check_seconds
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.verify import verify
 
@@ -26,8 +25,7 @@ class Verify:
 
     def __call__(self, interrupt: Interrupt) -> None:
         """Verify, then say so."""
-        if not 0 <= self.seconds < math.inf:
-            raise ConfigError(f"seconds: expected a finite number of at least 0, got {self.seconds}")
+        check_seconds(self.seconds)
         with progress_display() as bar:
             card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
         certified = ", ".join(

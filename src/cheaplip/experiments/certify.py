@@ -1,4 +1,4 @@
-"""The certificate of a finished run's model on its test data, kept in the run's folder."""
+"""The certificate of a trained model on its test data, kept in its folder."""
 
 import csv
 import io
@@ -14,11 +14,10 @@ from cheaplip.bracket import Bracket, bracket
 from cheaplip.certificate import Certified
 from cheaplip.experiments.bracketing import join
 from cheaplip.experiments.card import write_card
-from cheaplip.experiments.config import from_json
-from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.data import Data
 from cheaplip.experiments.order import check_order, read_radii
-from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import Subject
+from cheaplip.robustness import accuracy
 
 __all__ = ["bracket_for_certificate", "certify", "certify_inputs"]
 
@@ -27,51 +26,46 @@ _BATCH = 250
 
 
 def certify(
-    folder: RunFolder,
+    subject: Subject,
     *,
     epsilons: Sequence[float],
     seconds: float = 30.0,
-    data: Data | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Bracket a run's model, certify every test input, and write what came out, with the model's card.
+    """Bracket a model, certify every test input, and write what came out; of a run, with the model's card.
 
     ``metrics.json`` gains ``certified``, the accuracy at each ε, and both ends of the bracket; ``certified.csv`` a line
     for each test input: index, label, prediction, radius, which is 0 where nothing is certified.
 
     Args:
-        folder: of a finished run.
+        subject: the model, its data and its folder; without a folder nothing is written.
         epsilons: Euclidean radii.
         seconds: for the search from below, about.
-        data: the run's data, if loaded already.
         progress: called with (steps done, steps in all) of that search.
 
     Returns:
-        The run's metrics.
+        The metrics, those known before included.
 
     Raises:
-        RunError: no finished run there.
         ContradictionError: an attack broke what is certified.
         ValueError: nothing can be certified; names the layer.
     """
-    metrics = folder.read_json("metrics.json")
-    config = from_json(folder.read_json("config.json"))
-    config.check_device()
-    if data is None:
-        data = load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
-    model = load_trained(folder, config, data)
+    model, data, folder = subject.model, subject.data, subject.folder
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
     prediction, radius = certify_inputs(model, data.test.x, b)
-    join(metrics, folder, b)
     correct = prediction == data.test.y
+    metrics = subject.metrics() or {"accuracy": {"test": accuracy(model, *data.test)}}
+    join(metrics, folder, b)
     metrics["certified"] = {
         **(metrics.get("certified") or {}),
         **{str(float(epsilon)): float((correct & (radius > epsilon)).double().mean()) for epsilon in epsilons},
     }
-    folder.write_text("certified.csv", _table(data.test.y, prediction, radius))
-    check_order(metrics, read_radii(folder))
-    folder.write_json("metrics.json", metrics)
-    write_card(folder, config, data, metrics, b)
+    if folder is not None:
+        folder.write_text("certified.csv", _table(data.test.y, prediction, radius))
+        check_order(metrics, read_radii(folder))
+        folder.write_json("metrics.json", metrics)
+    if folder is not None and subject.config is not None:
+        write_card(folder, subject.config, data, metrics, b)
     return metrics
 
 

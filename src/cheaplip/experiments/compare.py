@@ -12,6 +12,7 @@ from cheaplip.experiments.data import Data
 from cheaplip.experiments.evaluation import evaluate, robust_key
 from cheaplip.experiments.naming import run_name
 from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.subjects import of_run
 from cheaplip.experiments.training import Progress, train
 
 __all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
@@ -115,7 +116,7 @@ def _compare(
                         progress=report,
                     )
             if any(str(float(epsilon)) not in metrics["certified"] for epsilon in certify_at):
-                metrics = certify(folder, epsilons=certify_at, seconds=_SEARCH, data=data)
+                metrics = certify(of_run(folder, data), epsilons=certify_at, seconds=_SEARCH)
             steered = config.method in ("clip", "weight", "clip+certified")
             rows.append(
                 {"name": name, "method": config.method, "target": config.target if steered else None, **metrics}

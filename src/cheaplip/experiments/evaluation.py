@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cheaplip.experiments.config import from_json
-from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.data import Data
 from cheaplip.experiments.order import check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import of_run
 from cheaplip.robustness import applicable, attack, check_classifier
 
 __all__ = ["evaluate", "robust_key"]
@@ -57,11 +56,8 @@ def _evaluate(
     seed: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> dict[str, Any]:
-    metrics = folder.read_json("metrics.json")
-    config = from_json(folder.read_json("config.json"))
-    if data is None:
-        data = load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
-    model = load_trained(folder, config, data)
+    subject = of_run(folder, data)
+    model, data, metrics = subject.model, subject.data, subject.metrics()
     x, y = data.test.x[:samples], data.test.y[:samples]
     check_classifier(model, x[:256], data.classes)
     for name in applicable(data.domain) if attacks is None else attacks:

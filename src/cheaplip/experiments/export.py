@@ -9,10 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cheaplip.experiments.config import check_choice, from_json
-from cheaplip.experiments.data import load
+from cheaplip.experiments.config import check_choice
 from cheaplip.experiments.runs import RunError, RunFolder, versions
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import of_run
 
 __all__ = ["Format", "export"]
 
@@ -40,10 +39,10 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
         ImportError: ``onnx`` without the extra.
     """
     check_choice("format", format, get_args(Format))
-    metrics = folder.read_json("metrics.json")
-    config = from_json(folder.read_json("config.json"))
-    data = load(config.data, label=config.label, split_seed=config.split_seed)
-    model = load_trained(folder, config, data)
+    subject = of_run(folder)
+    config, data, metrics = subject.config, subject.data.to("cpu"), subject.metrics()
+    assert config is not None
+    model = subject.model.cpu()
     x = data.test.x[:_CHECKED]
     path = folder.path / f"model.{format}"
     try:

@@ -12,7 +12,7 @@ from torch import nn
 
 from cheaplip.modes import evaluation_mode
 
-__all__ = ["Activation", "FinalActivation", "ModelError", "build", "resolve"]
+__all__ = ["Activation", "FinalActivation", "ModelError", "build", "check_model", "resolve"]
 
 Activation = Literal["sigmoid", "tanh", "relu", "softplus", "elu"]
 FinalActivation = Literal["none", "sigmoid"]
@@ -61,7 +61,7 @@ def build(
         model = _construct(spec, shape, outputs, activation)
     if final_activation == "sigmoid":
         model = nn.Sequential(model, nn.Sigmoid())
-    _check(model, spec, shape, outputs)
+    check_model(model, spec, shape, outputs)
     return model
 
 
@@ -147,7 +147,8 @@ def _cnn(shape: tuple[int, ...], outputs: int, activation: type[nn.Module]) -> n
 
 
 @torch.no_grad()
-def _check(model: nn.Module, spec: str, shape: tuple[int, ...], outputs: int) -> None:
+def check_model(model: nn.Module, spec: str, shape: tuple[int, ...], outputs: int) -> None:
+    r"""Raise a :class:`ModelError` unless the model takes (2, \*shape) to (2, outputs)."""
     try:
         with evaluation_mode(model):
             output = model(torch.zeros(2, *shape))

@@ -21,14 +21,14 @@ from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data, DataError, Split
 from cheaplip.experiments.exhibits import exhibits
-from cheaplip.experiments.models import build
 from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all_, hold_own_, leads
 from cheaplip.experiments.runs import RunError, RunFolder, versions
+from cheaplip.experiments.subjects import untrained
 from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 from cheaplip.robustness import accuracy, check_classifier
 
-__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "hold_out", "load_trained", "train"]
+__all__ = ["DivergedError", "Interrupted", "Progress", "Training", "hold_out", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the last epoch's numbers)."""
@@ -75,7 +75,7 @@ class Training:
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.resolved_epochs
         self._check_divisible()
-        self.model = _untrained(config, data).to(self.device)
+        self.model = untrained(config, data).to(self.device)
         if config.method == "certified":
             methods.orthogonal_(self.model, config.seed)
         self.network = self.model if ranks() == 1 else DistributedDataParallel(self.model)
@@ -497,17 +497,6 @@ def _tracking(history: list[dict[str, Any]]) -> dict[str, float]:
     return {"tracking": sum(ratios) / len(ratios)} if ratios else {}
 
 
-def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:
-    """The trained model of a run, in evaluation mode, on the data's device.
-
-    Raises:
-        RunError: there is no finished run, or its weights do not fit.
-    """
-    model = _untrained(config, data)
-    folder.load_model(model)
-    return model.to(data.train.x.device).eval()
-
-
 def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
     """The data with so many training inputs fewer, and those inputs."""
     x, y = data.train
@@ -517,17 +506,6 @@ def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
     if not count:
         return data, x[:0]
     return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
-
-
-def _untrained(config: TrainConfig, data: Data) -> nn.Module:
-    return build(
-        config.model,
-        data.shape,
-        data.classes,
-        activation=config.resolved_activation,
-        final_activation=config.final_activation,
-        seed=config.seed,
-    )
 
 
 def _check_joint(model: nn.Module) -> None:

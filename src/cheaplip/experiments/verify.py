@@ -11,7 +11,7 @@ from cheaplip.experiments.config import TrainConfig, from_json
 from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.order import ContradictionError, check_order
 from cheaplip.experiments.runs import RunError, RunFolder
-from cheaplip.experiments.training import load_trained
+from cheaplip.experiments.subjects import load_trained
 from cheaplip.robustness import accuracy
 
 __all__ = ["UntrueCardError", "verify"]

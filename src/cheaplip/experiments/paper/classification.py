@@ -18,7 +18,8 @@ from cheaplip.experiments.evaluation import evaluate, robust_key
 from cheaplip.experiments.paper.experiment import Job, Row
 from cheaplip.experiments.paper.selection import RULES, Selection, chosen
 from cheaplip.experiments.runs import RunFolder, versions
-from cheaplip.experiments.training import Interrupted, hold_out, load_trained, train
+from cheaplip.experiments.subjects import load_trained
+from cheaplip.experiments.training import Interrupted, hold_out, train
 from cheaplip.robustness import accuracy
 
 __all__ = ["EPSILON", "NOISE", "Measures", "train_and_measure"]

@@ -15,7 +15,8 @@ from cheaplip.experiments.paper.experiment import Experiment, Job, Row, Unit
 from cheaplip.experiments.paper.pictures import draw_pair
 from cheaplip.experiments.paper.tables import markdown, per_cent
 from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.training import Interrupted, load_trained, train
+from cheaplip.experiments.subjects import load_trained
+from cheaplip.experiments.training import Interrupted, train
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import quotient
 

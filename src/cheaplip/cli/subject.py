@@ -1,0 +1,56 @@
+"""The options that name a trained model: a run, or a model from elsewhere with its weights and its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cheaplip.cli.options import load_data
+from cheaplip.experiments.config import ConfigError, TrainConfig
+from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.subjects import Subject, of_model, of_run
+
+__all__ = ["SubjectOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectOptions:
+    """Which model, and for one from elsewhere, of which weights and on which data."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """a run's folder; or a .pt2 file of torch.export (from where you trust), or package.module:function, with --data"""
+    weights: Path | None = None
+    """of package.module:function: a .safetensors file, or a state dict written by torch.save"""
+    data: str | None = None
+    """of a model from elsewhere, as in train: its inputs, its domain, its test part"""
+    label: str | None = None
+    """the label's column in a CSV file"""
+    split_seed: int = 0
+    """of that data's train/validation/test split"""
+    device: str = "cpu"
+    """of a model from elsewhere"""
+    out: Path | None = None
+    """a new folder for the results of a model from elsewhere; unset: they are only printed"""
+
+    def subject(self) -> Subject:
+        """Load what the options name."""
+        elsewhere = self.run.endswith(".pt2") or self.weights is not None or _names_a_function(self.run)
+        if not elsewhere:
+            for name in ("data", "label", "out"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name}: a run's folder has its own, got {getattr(self, name)} for {self.run}: leave --{name} "
+                        "out, or name a .pt2 file, or package.module:function with --weights"
+                    )
+            return of_run(RunFolder(self.run))
+        if self.data is None:
+            raise ConfigError(
+                f"data: expected the inputs that {self.run} is about, such as digits or a file: say --data"
+            )
+        config = TrainConfig(data=self.data, label=self.label, split_seed=self.split_seed, device=self.device)
+        return of_model(self.run, load_data(config), weights=self.weights, out=self.out)
+
+
+def _names_a_function(run: str) -> bool:
+    return ":" in run and not Path(run).is_dir()
