@@ -22,12 +22,13 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from cheaplip.experiments.certify import bracket_for_certificate, certify_inputs
+from cheaplip.experiments.certify import bracket_for_certificate
 from cheaplip.experiments.compare import Attack, compare, run_name
 from cheaplip.experiments.config import TrainConfig, from_json
 from cheaplip.experiments.data import Data, load
 from cheaplip.experiments.runs import RunFolder, versions
 from cheaplip.experiments.subjects import load_trained
+from cheaplip.experiments.tasks.classification import certify_inputs
 from cheaplip.robustness import accuracy, attack
 
 NEAR = 0.999999

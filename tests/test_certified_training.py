@@ -126,7 +126,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     attacks = [Attack("pgd", 0.2, 12), Attack("autoattack", 0.2, 12)]
     rows = compare({"certified": config}, [0], digits, tmp_path, attacks=attacks, certify_at=[0.1, 0.2])
     (row,), folder = rows, RunFolder(tmp_path / "certified-seed0")
-    check_order(folder.read_json("metrics.json"), read_radii(folder))
+    check_order(folder.read_json("metrics.json"), read_radii(folder.read_text("certified.csv")))
     first = [line.split(",") for line in (folder.path / "certified.csv").read_text().splitlines()[1:13]]
     proved = sum(label == guess and float(radius) > 0.2 for _, label, guess, radius in first) / 12
     clean = sum(label == guess for _, label, guess, _ in first) / 12
@@ -162,10 +162,10 @@ def folder_with(path, radii, **robust):
 def test_figures_that_contradict_each_other(robust, message, tmp_path):
     metrics, folder = folder_with(tmp_path, [(True, 0.6), (True, 0.7), (True, 0.2), (False, 3.0)], **robust)
     if message is None:
-        check_order(metrics, read_radii(folder))
+        check_order(metrics, read_radii(folder.read_text("certified.csv")))
     else:
         with pytest.raises(ContradictionError, match=re.escape(message)):
-            check_order(metrics, read_radii(folder))
+            check_order(metrics, read_radii(folder.read_text("certified.csv")))
 
 
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display, search_bar, show_table
+from cheaplip.cli.figures import wording
 from cheaplip.cli.options import check_seconds, parse_radii
 from cheaplip.cli.subject import SubjectOptions
 from cheaplip.experiments.certify import certify
@@ -15,10 +16,13 @@ __all__ = ["Certify"]
 
 @dataclass(frozen=True, kw_only=True)
 class Certify(SubjectOptions):
-    """Prove how far each test input can move without changing its class; writes certified.csv and a run's card."""
+    """Prove how far each test input can move without changing its class, or how far off a regression can be moved.
+
+    Writes certified.csv, and a run's card.
+    """
 
     epsilon: str
-    """radii (L2) to give the certified accuracy at, separated by commas"""
+    """radii (L2) to give the certified accuracy, or error, at, separated by commas"""
     seconds: float = 30.0
     """for the search from below, about"""
     json: bool = False
@@ -46,9 +50,10 @@ def _table(name: str, metrics: dict[str, Any]) -> Table:
     table = Table(title=f"{name}: proved")
     table.add_column("figure")
     table.add_column("value", justify="right")
-    table.add_row("accuracy, test", f"{100 * metrics['accuracy']['test']:.2f} %")
+    words = wording(metrics)
+    table.add_row(f"{words.main}, test", words.write(metrics[next(iter(words.figures))]["test"]))
     for key, value in metrics["certified"].items():
-        table.add_row(f"certified, ε = {key}", f"{100 * value:.2f} %")
+        table.add_row(f"{words.certified}, ε = {key}", words.write(value))
     table.add_row("Lip(f) at least", f"{metrics['lipschitz']['lower']:.6g}")
     table.add_row("Lip(f) at most", f"{metrics['lipschitz']['upper']:.6g}")
     return table

@@ -17,6 +17,7 @@ from cheaplip.cli.console import (
     show_table,
     training_bar,
 )
+from cheaplip.cli.figures import Wording, wording
 from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
 from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments.compare import Attack, Summary, compare, summarise
@@ -25,7 +26,7 @@ from cheaplip.experiments.data import Data
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.models import build
 from cheaplip.experiments.runs import RunFolder
-from cheaplip.robustness import applicable
+from cheaplip.experiments.steering import check_target
 
 __all__ = ["Compare"]
 
@@ -71,7 +72,9 @@ class Compare:
         certify_at = [] if self.certify is None else parse_radii("certify", self.certify)
         shared = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
         configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
-        build(self.config.model, data.shape, data.classes)  # so that a bad model fails before anything is replaced
+        for config in configs.values():
+            check_target(config, data)
+        build(self.config.model, data.shape, data.outputs)  # so that a bad model fails before anything is replaced
         with progress_display() as bar:
             rows = compare(
                 configs,
@@ -88,16 +91,17 @@ class Compare:
         if self.json:
             print_json(rows)
         else:
-            show_table(_comparison_table(self.config.data, summarise(rows)))
+            show_table(_comparison_table(self.config.data, summarise(rows), wording(rows[0])))
             messages.print(f"rows: {self.out / 'results.json'}", soft_wrap=True)
         finish_with_report(RunFolder(self.out), command_line("compare", self))
 
     def _attacks(self, data: Data) -> list[Attack]:
         check_samples(self.samples)
+        applicable = data.task.attacks(data.domain)
         if self.attacks is None:
-            names = [name for name in applicable(data.domain) if name != "fgsm"]
+            names = [name for name in applicable if name != "fgsm"]
         else:
-            names = parse_names("attacks", self.attacks, applicable(data.domain))
+            names = parse_names("attacks", self.attacks, applicable)
         radii = [data.epsilon] if self.epsilon is None else parse_radii("epsilon", self.epsilon)
         deviations = [data.noise] if self.noise is None else parse_radii("noise", self.noise)
         return [
@@ -116,21 +120,21 @@ _TITLES = {
 }
 
 
-def _comparison_table(name: str, summaries: Sequence[Summary]) -> Table:
+def _comparison_table(name: str, summaries: Sequence[Summary], words: Wording) -> Table:
     keys = list(dict.fromkeys(key for summary in summaries for key in summary.columns))
     keys.sort(key=lambda key: list(_TITLES).index(key) if key in _TITLES else -1)
-    table = Table(title=f"{name} (accuracies in %)")
+    table = Table(title=f"{name} ({words.title})")
     table.add_column("method")
     for key in keys:
         table.add_column(_TITLES.get(key, key), justify="right")
     for summary in summaries:
-        table.add_row(summary.name, *(_cell(key, summary.columns.get(key)) for key in keys))
+        table.add_row(summary.name, *(_cell(key, summary.columns.get(key), words) for key in keys))
     return table
 
 
-def _cell(key: str, column: tuple[float, float | None] | None) -> str:
+def _cell(key: str, column: tuple[float, float | None] | None, words: Wording) -> str:
     if column is None:
         return ""
     mean, spread = column
-    scale, form = (1, ".3g") if key in _TITLES else (100, ".1f")
+    scale, form = (1, ".3g") if key in _TITLES else (words.scale, ".1f" if words.unit else ".3g")
     return f"{scale * mean:{form}}" + ("" if spread is None else f" ±{scale * spread:{form}}")

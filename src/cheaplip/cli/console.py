@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from cheaplip.cli.figures import wording
 from cheaplip.errors import CheaplipWarning
 from cheaplip.experiments import training
 
@@ -101,11 +102,15 @@ def _task(bar: Progress, description: str) -> TaskID:
     return bar.add_task(description, total=None, note="")
 
 
+_PARTS = {"train": "train", "validation": "val"}
+
+
 def training_bar(bar: Progress, name: str) -> training.Progress:
     tasks: list[TaskID] = []
 
     def update(done: int, total: int, line: dict[str, float]) -> None:
-        shown = {"train_accuracy": "train", "validation_accuracy": "val", "lam": "λ", "largest": "L"}
+        figures = {f"{part}_{name}": short for part, short in _PARTS.items() for name in ("accuracy", "rmse")}
+        shown = {**figures, "lam": "λ", "largest": "L"}
         note = " ".join(f"{label} {line[key]:.3g}" for key, label in shown.items() if line.get(key) is not None)
         if not tasks:
             tasks.append(_task(bar, f"train {name}"))
@@ -155,10 +160,12 @@ def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
     table = Table(title=name)
     table.add_column("figure")
     table.add_column("value", justify="right")
-    for key, value in metrics["accuracy"].items():
-        table.add_row(f"accuracy, {key}", f"{100 * value:.2f} %")
+    words = wording(metrics)
+    for figure, title in words.figures.items():
+        for part, value in metrics[figure].items():
+            table.add_row(f"{title}, {part}", words.write(value))
     for key, value in metrics["robust"].items():
-        table.add_row(f"accuracy, {key}", f"{100 * value:.2f} %")
+        table.add_row(f"{words.main}, {key}", words.write(value))
     table.add_row("largest quotient found", f"{metrics['lipschitz']['lower']:.3f}")
     if metrics.get("lam") is not None:
         table.add_row("λ", f"{metrics['lam']:.3g}")

@@ -5,7 +5,8 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
-from cheaplip.experiments.data import Data, load
+from cheaplip.experiments.data import Data
+from cheaplip.experiments.subjects import data_of
 
 __all__ = [
     "check_samples",
@@ -22,7 +23,7 @@ __all__ = [
 
 def load_data(config: TrainConfig) -> Data:
     config.check_device()
-    return load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
+    return data_of(config)
 
 
 def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
@@ -80,13 +81,19 @@ def command_line(name: str, command: Any) -> str:
         name: of the command, such as ``train``.
         command: its dataclass, with the options of training in ``config``.
     """
-    options = [*_set(command.config), *_set(command)]
+    plain = TrainConfig(data=command.config.data)
+    options = [*_set(command.config, plain), *_set(command)]
     return shlex.join(["cheaplip", name, command.config.data, *options])
 
 
-def _set(options: Any) -> list[str]:
+def _set(options: Any, plain: Any = None) -> list[str]:
+    """Options that differ from those of ``plain``, or else from their defaults."""
     named = [field for field in fields(options) if field.name not in ("config", "data", *_HOW)]
-    changed = [field for field in named if getattr(options, field.name) != _default(field)]
+    changed = [
+        field
+        for field in named
+        if getattr(options, field.name) != (_default(field) if plain is None else getattr(plain, field.name))
+    ]
     return [
         part for field in changed for part in (f"--{field.name.replace('_', '-')}", str(getattr(options, field.name)))
     ]

@@ -26,6 +26,8 @@ class SubjectOptions:
     """of a model from elsewhere, as in train: its inputs, its domain, its test part"""
     label: str | None = None
     """the label's column in a CSV file"""
+    task: str = "classification"
+    """of that data: classification or regression"""
     split_seed: int = 0
     """of that data's train/validation/test split"""
     device: str = "cpu"
@@ -48,7 +50,9 @@ class SubjectOptions:
             raise ConfigError(
                 f"data: expected the inputs that {self.run} is about, such as digits or a file: say --data"
             )
-        config = TrainConfig(data=self.data, label=self.label, split_seed=self.split_seed, device=self.device)
+        config = TrainConfig(
+            data=self.data, label=self.label, task=self.task, split_seed=self.split_seed, device=self.device
+        )
         return of_model(self.run, load_data(config), weights=self.weights, out=self.out)
 
 

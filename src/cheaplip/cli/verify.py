@@ -8,6 +8,7 @@ import tyro
 
 from cheaplip.cli.console import Interrupt, messages, progress_display, search_bar
 from cheaplip.cli.options import check_seconds
+from cheaplip.experiments.card import task_of
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.verify import verify
 
@@ -28,11 +29,12 @@ class Verify:
         check_seconds(self.seconds)
         with progress_display() as bar:
             card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
+        task = task_of(card)
         certified = ", ".join(
-            f"{100 * value:.2f} % at ε = {key}" for key, value in card["accuracy"]["certified"].items()
+            f"{task.write(value)} at ε = {key}" for key, value in card[task.figure]["certified"].items()
         )
         messages.print(
             f"yes: the weights and the data are those of the card, Lip(f) ≤ {card['bracket']['upper']:.6g}, certified "
-            f"accuracy {certified}",
+            f"{certified}",
             soft_wrap=True,
         )

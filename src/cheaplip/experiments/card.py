@@ -10,8 +10,9 @@ from cheaplip.bracket import Bracket
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.runs import RunFolder, versions
+from cheaplip.experiments.tasks import TASKS, Task
 
-__all__ = ["data_digest", "markdown", "weights_digest", "write_card"]
+__all__ = ["data_digest", "markdown", "task_of", "weights_digest", "write_card"]
 
 _FREE = ("device", "checkpoint_every")  # do not change what is trained
 
@@ -31,7 +32,7 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
             "architecture": config.model,
             "activation": config.resolved_activation,
             "input": list(data.shape),
-            "outputs": data.classes,
+            "outputs": data.outputs,
             "weights": "model.safetensors",
             "sha256": weights_digest(folder),
         },
@@ -48,8 +49,8 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
             "norm": int(b.norm),
             "domain": repr(b.domain),
         },
-        "accuracy": {
-            "clean": metrics["accuracy"]["test"],
+        data.task.figure: {
+            "clean": metrics[data.task.figure]["test"],
             "attacked": metrics.get("robust") or {},
             "attacked_inputs": metrics.get("robust_samples") or {},
             "certified": metrics["certified"],
@@ -62,6 +63,11 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
     }
     folder.write_json("card.json", card)
     folder.write_text("card.md", markdown(card))
+
+
+def task_of(card: dict[str, Any]) -> Task:
+    """The task that a card is about."""
+    return TASKS[card["training"].get("task", "classification")]
 
 
 def weights_digest(folder: RunFolder) -> str:
@@ -85,30 +91,30 @@ def data_digest(data: Data) -> str:
 def markdown(card: dict[str, Any]) -> str:
     """The card, to be read."""
     model, data, b = card["model"], card["data"], card["bracket"]
-    accuracy, training = card["accuracy"], card["training"]
+    task, training = task_of(card), card["training"]
+    figures = card[task.figure]
     inputs = " × ".join(map(str, model["input"]))
-    rows = [("clean", accuracy["clean"], data["test_inputs"])]
-    counts = accuracy["attacked_inputs"]
-    rows += [(f"attacked: {key}", value, counts.get(key, "")) for key, value in accuracy["attacked"].items()]
-    rows += [(f"certified, ε = {key}", value, data["test_inputs"]) for key, value in accuracy["certified"].items()]
-    table = "\n".join(f"| {name} | {100 * value:.2f} % | {count} |" for name, value, count in rows)
+    rows = [("clean", figures["clean"], data["test_inputs"])]
+    counts = figures["attacked_inputs"]
+    rows += [(f"attacked: {key}", value, counts.get(key, "")) for key, value in figures["attacked"].items()]
+    rows += [(f"certified, ε = {key}", value, data["test_inputs"]) for key, value in figures["certified"].items()]
+    table = "\n".join(f"| {name} | {task.write(value)} | {count} |" for name, value, count in rows)
     options = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
     packages = ", ".join(f"{name} {value}" for name, value in card["versions"].items())
     return f"""# Model card
 
-`{model["architecture"]}`, {model["activation"]}: from inputs of shape {inputs} to {model["outputs"]} classes.
+`{model["architecture"]}`, {model["activation"]}: from inputs of shape {inputs} to {model["outputs"]} {task.meaning}.
 
 ## What is proved
 
 {b["lower"]:.6g} ≤ Lip(f) ≤ {b["upper"]:.6g} in the Euclidean norm, over {b["domain"]}; method `{b["method"]}`.
-The function meant is the one that the stored weights define in real arithmetic. An input is certified at ε if no input
-of that domain within Euclidean distance ε is classified differently.
+The function meant is the one that the stored weights define in real arithmetic. {task.claim}
 
-| accuracy on {data["name"]} | | inputs |
+| {task.figure} on {data["name"]} | | inputs |
 |---|---|---|
 {table}
 
-Attacked accuracies are what some attacks left; they prove nothing. Certified ones are proved.
+Attacked figures are what some attacks left; they prove nothing. Certified ones are proved.
 
 ## How it was trained
 
@@ -119,5 +125,5 @@ Attacked accuracies are what some attacks left; they prove nothing. Certified on
 - weights `{model["weights"]}`, SHA-256 `{model["sha256"]}`
 - test data {data["name"]}, SHA-256 `{data["sha256"]}`
 
-`cheaplip verify` on this folder proves the bound and the certified accuracies again, from the weights.
+`cheaplip verify` on this folder proves the bound and the certified figures again, from the weights.
 """

@@ -1,28 +1,21 @@
 """The certificate of a trained model on its test data, kept in its folder."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cheaplip.bracket import Bracket, bracket
-from cheaplip.certificate import Certified
 from cheaplip.experiments.bracketing import join
 from cheaplip.experiments.card import write_card
 from cheaplip.experiments.data import Data
-from cheaplip.experiments.order import check_order, read_radii
 from cheaplip.experiments.subjects import Subject
-from cheaplip.robustness import accuracy
 
-__all__ = ["bracket_for_certificate", "certify", "certify_inputs"]
+__all__ = ["bracket_for_certificate", "certify"]
 
 _SLACK = 1e-5  # a certified bound is rounded up by at least so much, relatively, so that proving it again succeeds
-_BATCH = 250
 
 
 def certify(
@@ -34,8 +27,10 @@ def certify(
 ) -> dict[str, Any]:
     """Bracket a model, certify every test input, and write what came out; of a run, with the model's card.
 
-    ``metrics.json`` gains ``certified``, the accuracy at each ε, and both ends of the bracket; ``certified.csv`` a line
-    for each test input: index, label, prediction, radius, which is 0 where nothing is certified.
+    ``metrics.json`` gains ``certified`` and both ends of the bracket. For classification that is the accuracy at each
+    ε, and ``certified.csv`` has a line for each test input: index, label, prediction, radius, which is 0 where nothing
+    is certified. For regression it is the error (RMSE) that nothing within ε can exceed, and ``certified.csv`` has each
+    output's interval at each ε.
 
     Args:
         subject: the model, its data and its folder; without a folder nothing is written.
@@ -52,17 +47,13 @@ def certify(
     """
     model, data, folder = subject.model, subject.data, subject.folder
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
-    prediction, radius = certify_inputs(model, data.test.x, b)
-    correct = prediction == data.test.y
-    metrics = subject.metrics() or {"accuracy": {"test": accuracy(model, *data.test)}}
+    certificate = data.task.certificate(model, *data.test, b, epsilons)
+    metrics = subject.metrics() or data.task.metrics(model, {"test": data.test})
     join(metrics, folder, b)
-    metrics["certified"] = {
-        **(metrics.get("certified") or {}),
-        **{str(float(epsilon)): float((correct & (radius > epsilon)).double().mean()) for epsilon in epsilons},
-    }
+    metrics["certified"] = {**(metrics.get("certified") or {}), **certificate.figures}
     if folder is not None:
-        folder.write_text("certified.csv", _table(data.test.y, prediction, radius))
-        check_order(metrics, read_radii(folder))
+        folder.write_text("certified.csv", certificate.table)
+        data.task.check_order(metrics, certificate.table)
         folder.write_json("metrics.json", metrics)
     if folder is not None and subject.config is not None:
         write_card(folder, subject.config, data, metrics, b)
@@ -78,21 +69,3 @@ def bracket_for_certificate(
         return b
     digits = 4 - math.floor(math.log10(b.upper))
     return replace(b, upper=max(b.upper, round(b.upper * (1 + _SLACK) + 0.5 * 10.0**-digits, digits)))
-
-
-def certify_inputs(model: nn.Module, x: Tensor, b: Bracket) -> tuple[Tensor, Tensor]:
-    """Prediction and radius of each input, (N,) both."""
-    served = Certified(model, b)
-    with torch.no_grad():
-        parts = [served(part) for part in torch.split(x, _BATCH)]
-    prediction, radius = (torch.cat(part) for part in zip(*parts, strict=True))
-    return prediction, radius
-
-
-def _table(y: Tensor, prediction: Tensor, radius: Tensor) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["index", "label", "prediction", "radius"])
-    for index, row in enumerate(zip(y.tolist(), prediction.tolist(), radius.tolist(), strict=True)):
-        writer.writerow([index, *row])
-    return file.getvalue()

@@ -10,6 +10,7 @@ from cheaplip.experiments.certify import certify
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
 from cheaplip.experiments.evaluation import evaluate, robust_key
+from cheaplip.experiments.methods import STEERED
 from cheaplip.experiments.naming import run_name
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.subjects import of_run
@@ -117,9 +118,9 @@ def _compare(
                     )
             if any(str(float(epsilon)) not in metrics["certified"] for epsilon in certify_at):
                 metrics = certify(of_run(folder, data), epsilons=certify_at, seconds=_SEARCH)
-            steered = config.method in ("clip", "weight", "clip+certified")
+            steered = config.method in STEERED
             rows.append(
-                {"name": name, "method": config.method, "target": config.target if steered else None, **metrics}
+                {"name": name, "method": config.method, "target": config.steered_to if steered else None, **metrics}
             )
             table.write_rows(rows)
     return rows
@@ -149,9 +150,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
+    main = row["rmse"] if "rmse" in row else row["accuracy"]
     return {
-        "train": row["accuracy"]["train"],
-        "test": row["accuracy"]["test"],
+        "train": main["train"],
+        "test": main["test"],
         **row["robust"],
         **{f"certified@{key}": value for key, value in row["certified"].items()},
         "lower": row["lipschitz"]["lower"],

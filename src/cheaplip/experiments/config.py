@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import tyro
@@ -13,6 +13,7 @@ from cheaplip.clip import Aggregate
 from cheaplip.discrepancy import Rule
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.models import Activation, FinalActivation
+from cheaplip.experiments.tasks import TASKS
 from cheaplip.pairs import Start, Step
 
 __all__ = ["ConfigError", "TrainConfig", "check_choice", "from_json"]
@@ -42,18 +43,21 @@ class TrainConfig:
     """digits, mnist, fashion-mnist, file.npz, file.csv, or package.module:function"""
     label: str | None = None
     """the label's column in a CSV file"""
+    task: str = "classification"
+    """classification, or regression: squared error, figures in the label's units"""
     method: str = "clip"
     """plain, weight, clip, adversarial, certified or clip+certified"""
     model: str = "mlp:200,80"
     """mlp:WIDTHS, cnn, linear, or package.module:function"""
     activation: Activation | None = None
-    """between the layers; unset: sigmoid for mlp, relu for cnn and certified; your own model decides for itself"""
+    """between the layers; unset: sigmoid for mlp, relu for cnn, certified, regression; your own model has its own"""
     final_activation: FinalActivation = "none"
     """on the outputs; sigmoid is the setting of the paper's authors"""
-    target: float | None = 0.98
-    """training accuracy that λ is steered to, in (0, 1); None keeps λ fixed"""
+    target: float | Literal["unset"] | None = "unset"
+    """training accuracy that λ is steered to, in (0, 1), unset: 0.98; for regression the training error (RMSE) in the
+    label's units, such as the size of its noise; None keeps λ fixed"""
     epochs: int | None = None
-    """passes over the training data; unset: 20 for certified, else 30"""
+    """passes over the training data; unset: 20 for certified, 100 for regression, else 30"""
     batch_size: int | None = None
     """unset: 256 for certified, else 128; less for small data"""
     lr: float | None = None
@@ -110,7 +114,20 @@ class TrainConfig:
     """unset: cuda where there is one, else cpu"""
 
     def __post_init__(self) -> None:
+        check_choice("task", self.task, tuple(TASKS))
+        task = TASKS[self.task]
         check_choice("method", self.method, METHODS)
+        if self.method not in task.methods:
+            raise ConfigError(
+                f"method: {self.method} does not apply to {task.name}: expected one of {', '.join(task.methods)}"
+            )
+        if task.name == "regression" and self.final_activation != "none":
+            raise ConfigError(
+                f"final_activation: expected none with --task regression, got {self.final_activation}, which would "
+                "bound the predictions"
+            )
+        if self.target == "unset" and task.target is not None:
+            object.__setattr__(self, "target", task.target)
         for name, kinds in (
             ("final_activation", FinalActivation),
             ("rule", Rule),
@@ -122,8 +139,8 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
-        if self.target is not None and not 0 < self.target < 1:
-            raise ConfigError(f"target: expected an accuracy in (0, 1), got {self.target}: 97 % is 0.97")
+        if isinstance(self.target, int | float) and (wrong := task.check_target(self.target)):
+            raise ConfigError(f"target: {wrong}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
@@ -149,20 +166,36 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name}: expected a finite number of at least 0, got {value}")
-            if value == 0 and self.target is not None and self.rule == "multiplicative":
+            if value == 0 and self.target not in (None, "unset") and self.rule == "multiplicative":
                 raise ConfigError(f"{name}: 0 can never move towards the target; start above 0, or say --rule additive")
+
+    @property
+    def steered_to(self) -> float | None:
+        """The target of λ; None: λ stays.
+
+        Raises:
+            ConfigError: it must be said, and was not.
+        """
+        if self.target == "unset":
+            raise ConfigError(
+                f"target: --task {self.task} --method {self.method} needs the training error that λ is steered to, in "
+                "the label's units (RMSE): say --target with the size of the label's noise, or --target None to keep λ "
+                "fixed"
+            )
+        return self.target
 
     @property
     def resolved_activation(self) -> Activation:
         """The activation in use, where the model has a choice of one."""
         if self.activation is not None:
             return self.activation
-        return "sigmoid" if self.model.startswith("mlp:") and self.method != "certified" else "relu"
+        classes = self.method != "certified" and self.task == "classification"
+        return "sigmoid" if self.model.startswith("mlp:") and classes else "relu"
 
     @property
     def resolved_epochs(self) -> int:
         """The number of passes in use."""
-        return self.epochs or (20 if self.method == "certified" else 30)
+        return self.epochs or (20 if self.method == "certified" else 100 if self.task == "regression" else 30)
 
     @property
     def resolved_lr(self) -> float:

@@ -19,6 +19,7 @@ from cheaplip.domain import Box
 from cheaplip.experiments import idx
 from cheaplip.experiments.idx import DataError
 from cheaplip.experiments.readers import call, read_csv, read_npz, refuse_non_finite
+from cheaplip.experiments.tasks import TASKS, Task
 
 __all__ = ["Data", "DataError", "Split", "load"]
 
@@ -27,7 +28,7 @@ _SAMPLE = 256  # inputs looked at for the distance between two of them
 
 
 class Split(NamedTuple):
-    r"""Inputs ``x`` (N, \*shape), float32, and their classes ``y`` (N,), int64."""
+    r"""Inputs ``x`` (N, \*shape), float32, and their classes ``y`` (N,), int64, or numbers ``y`` (N, k), float32."""
 
     x: Tensor
     y: Tensor
@@ -35,12 +36,12 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A classification problem, split and ready for training.
+    """A classification or regression problem, split and ready for training.
 
     Attributes:
         name: of the source, for tables.
         train, validation, test: three disjoint parts.
-        classes: number of classes; labels run from 0 to ``classes - 1``.
+        classes: number of classes; labels run from 0 to ``classes - 1``. 0 for regression.
         domain: the box that holds every input of all three parts.
         epsilon: default radius of attacks in Euclidean distance: 0.2 times the median distance between two training
             inputs, to one significant digit; 2.0 on MNIST.
@@ -61,6 +62,16 @@ class Data:
         """The shape of one input."""
         return tuple(self.train.x.shape[1:])
 
+    @property
+    def task(self) -> Task:
+        """What is learnt: classes where labels are integers, else numbers."""
+        return TASKS["regression" if self.train.y.is_floating_point() else "classification"]
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for an input."""
+        return self.classes or int(self.train.y.shape[1])
+
     def to(self, device: torch.device | str) -> "Data":
         """The same data on ``device``."""
         train, validation, test = (
@@ -74,11 +85,12 @@ def load(
     source: str,
     *,
     label: str | None = None,
+    task: str = "classification",
     split_seed: int = 0,
     validation: float | None = None,
     test: float = 0.2,
 ) -> Data:
-    """Load data by name, check it, and split it by class in proportion.
+    """Load data by name, check it, and split it: by class in proportion, or for regression at random.
 
     The domain is [0, 1] for bytes (divided by 255) and wherever every value lies within; otherwise each feature spans
     its smallest to its largest value in *all* parts, for attacks must be able to reach every input. A constant
@@ -89,8 +101,10 @@ def load(
             :func:`cheaplip.experiments.idx.images_and_labels`), a ``.npz`` file with arrays x and y, a ``.csv`` file
             whose first line names the columns, or ``package.module:function``, a function without arguments that
             returns (x, y) or a :class:`Data`; the current folder is importable. Labels are 0, 1, …, classes − 1,
-            but in a ``.csv`` file anything: its sorted values are numbered.
-        label: the column of a ``.csv`` file that holds the classes.
+            but in a ``.csv`` file anything: its sorted values are numbered. For regression y holds finite numbers,
+            (N,) or (N, k).
+        label: the column of a ``.csv`` file that holds the classes, or the numbers.
+        task: ``classification`` or ``regression``.
         split_seed: the same seed gives the same split.
         validation: fraction of all samples, in (0, 1). None: 0.1. For ``mnist`` and ``fashion-mnist`` it is a
             fraction of the training set, None: 1/12, which is 5,000 images.
@@ -109,16 +123,21 @@ def load(
     _check_options(validation, test, split_seed)
     if label is not None and not _has_suffix(source, ".csv"):
         raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
+    if task not in TASKS:
+        raise DataError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    numbers = task == "regression"
+    if numbers and source in _BUILT_IN:
+        raise DataError(f"{source} holds classes, not numbers: leave --task regression out, or name other data")
     if source in idx.NAMES:
         return _official(source, validation, split_seed)
-    found = _read(source, label)
+    found = _read(source, label, task)
     if isinstance(found, Data):
-        return _check_data(found, source)
+        return _check_data(found, source, task)
     x, domain = _inputs(found[0], source)
-    y = _labels(found[1], len(x), source)
+    y = _numbers(found[1], len(x), source) if numbers else _labels(found[1], len(x), source)
     train, test_part, held_out = _split(y, source, (test, validation), split_seed)
     parts = (Split(x[rows], y[rows]) for rows in (train, held_out, test_part))
-    return _describe(Path(source).name, *parts, classes=int(y.max()) + 1, domain=domain)
+    return _describe(Path(source).name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
 
 
 def _official(name: str, validation: float, seed: int) -> Data:
@@ -156,8 +175,10 @@ def _one_digit(number: float) -> float:
 
 def _split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
     """Rows of the rest, then of one part for each fraction of all rows; disjoint, each class in proportion."""
-    counts = y.bincount()
     parts = 1 + len(fractions)
+    if y.is_floating_point():
+        return _split_at_random(len(y), source, fractions, seed)
+    counts = y.bincount()
     if counts.min() < parts:
         raise DataError(
             f"{source}: expected at least {parts} samples of every class, one for each part of the split, "
@@ -177,7 +198,18 @@ def _split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> lis
     return [torch.from_numpy(rows) for rows in (rest, *taken)]
 
 
-def _read(source: str, label: str | None) -> "tuple[Any, Any] | Data":
+def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    sizes = [round(fraction * count) for fraction in fractions]
+    if min(*sizes, count - sum(sizes)) < 1:
+        raise DataError(
+            f"{source}: expected enough samples for one in every part, got {count}; add samples, or change fractions"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    *taken, rest = torch.split(order, [*sizes, count - sum(sizes)])
+    return [rest, *taken]
+
+
+def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data":
     """Inputs and labels as they come, unchecked, or whole data from a function."""
     if source == "digits":
         digits = load_digits()
@@ -185,7 +217,7 @@ def _read(source: str, label: str | None) -> "tuple[Any, Any] | Data":
     if _has_suffix(source, ".npz"):
         return read_npz(_existing(source))
     if _has_suffix(source, ".csv"):
-        return read_csv(_existing(source), label)
+        return read_csv(_existing(source), label, task=task)
     if ":" in source:
         found = call(source)
         if isinstance(found, Data):
@@ -278,8 +310,27 @@ def _labels(values: Any, count: int, source: str) -> Tensor:
     return torch.from_numpy(y.astype(np.int64))
 
 
-def _check_data(data: Data, source: str) -> Data:
+def _numbers(values: Any, count: int, source: str) -> Tensor:
+    """Numbers (N, k), float32, finite."""
+    y = _array(values, source)
+    expected = "expected y to hold numbers, one or several per sample"
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{source}: {expected}, got {y.dtype}; convert it, for example to float32")
+    if y.shape[:1] != (count,) or y.ndim > 2 or y.size == 0:
+        raise DataError(f"{source}: {expected}: shape ({count},) or ({count}, k) to go with x, got {y.shape}")
+    with np.errstate(over="ignore"):
+        y = y.astype(np.float32).reshape(count, -1)
+    refuse_non_finite(y, f"{source}, y", _place)
+    return torch.from_numpy(y)
+
+
+def _check_data(data: Data, source: str, task: str) -> Data:
     """The same data, once each part is known to hold what the class promises."""
+    if data.task.name != task:
+        raise DataError(
+            f"{source}: expected labels for {task}, got {data.train.y.dtype}, for {data.task.name}: say --task "
+            f"{data.task.name}, or convert them"
+        )
     try:
         data.domain.check_shape(data.shape)
     except ValueError as error:
@@ -287,15 +338,19 @@ def _check_data(data: Data, source: str) -> Data:
     for part in ("train", "validation", "test"):
         x, y = getattr(data, part)
         where = f"{source}, {part}"
-        if x.dtype != torch.float32 or y.dtype != torch.int64 or y.shape != x.shape[:1] or not len(x):
+        wanted = (torch.float32, (len(x), data.outputs)) if data.classes == 0 else (torch.int64, (len(x),))
+        if x.dtype != torch.float32 or (y.dtype, tuple(y.shape)) != wanted or not len(x):
+            form = "int64 (N,)" if data.classes else f"float32 (N, {data.outputs})"
             raise DataError(
-                f"{where}: expected x float32 (N, *input) and y int64 (N,), N ≥ 1, "
+                f"{where}: expected x float32 (N, *input) and y {form}, N ≥ 1, "
                 f"got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
             )
         if x.shape[1:] != data.shape:
             raise DataError(f"{where}: expected inputs of shape {data.shape}, as in train, got {tuple(x.shape[1:])}")
         refuse_non_finite(x.cpu().numpy(), where, _place)
-        if y.min() < 0 or y.max() >= data.classes:
+        if data.classes == 0:
+            refuse_non_finite(y.cpu().numpy(), f"{where}, y", _place)
+        elif y.min() < 0 or y.max() >= data.classes:
             raise DataError(f"{where}: expected labels from 0 to {data.classes - 1}, got {y.min()} to {y.max()}")
         if not data.domain.contains(x):
             raise DataError(f"{where}: expected every input inside the domain {data.domain}; widen it")

@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cheaplip.experiments.data import Data
-from cheaplip.experiments.order import check_order, read_radii
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.subjects import of_run
-from cheaplip.robustness import applicable, attack, check_classifier
 
 __all__ = ["evaluate", "robust_key"]
 
@@ -27,7 +25,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a run's model under attacks, on its test data; merged into the run's metrics and returned.
+    """Accuracy of a run's model on attacked test data, for regression its error (RMSE); merged into the run's metrics.
 
     Args:
         folder: a finished run.
@@ -58,16 +56,24 @@ def _evaluate(
 ) -> dict[str, Any]:
     subject = of_run(folder, data)
     model, data, metrics = subject.model, subject.data, subject.metrics()
+    task = data.task
     x, y = data.test.x[:samples], data.test.y[:samples]
-    check_classifier(model, x[:256], data.classes)
-    for name in applicable(data.domain) if attacks is None else attacks:
+    for name in attacks or ():
+        if name not in task.attacks(data.domain):
+            raise ValueError(
+                f"attacks: {name} does not apply to {task.name} in this data's box: expected "
+                f"{', '.join(task.attacks(data.domain))}"
+            )
+    task.check_model(model, x[:256], data.outputs)
+    for name in task.attacks(data.domain) if attacks is None else attacks:
         own = data.noise if name == "noise" else data.epsilon
         for epsilon in (own,) if epsilons is None else epsilons:
             report = None if progress is None else _named(progress, name)
-            result = attack(name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report)
-            metrics.setdefault("robust", {})[robust_key(name, epsilon)] = result.accuracy
-            metrics.setdefault("robust_samples", {})[robust_key(name, epsilon)] = len(x)
-            check_order(metrics, read_radii(folder))
+            key = robust_key(name, epsilon)
+            figure = task.attacked(name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report)
+            metrics.setdefault("robust", {})[key] = figure
+            metrics.setdefault("robust_samples", {})[key] = len(x)
+            task.check_order(metrics, folder.read_text("certified.csv"))
             folder.write_json("metrics.json", metrics)
     return metrics
 

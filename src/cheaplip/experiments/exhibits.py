@@ -1,4 +1,4 @@
-"""What a report shows of a model beyond its figures, as plain data: the witness pair and the confusion matrix."""
+"""What a report shows of a model beyond its figures, as plain data: the witness pair, the answers to test inputs."""
 
 from typing import Any
 
@@ -13,28 +13,27 @@ __all__ = ["exhibits"]
 
 _MOST = 20_000  # values of an input beyond which the pair is left out: the file is for looking at
 _DIGITS = 6  # significant; witness.safetensors holds the exact pair
-_BATCH = 1000
 
 
 def exhibits(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor], quotient: float) -> dict[str, Any]:
     """The content of ``report.json``.
 
     Args:
-        model: a classifier on the data's device.
-        data: its test part is what the confusion matrix counts.
+        model: on the data's device.
+        data: its test part is what the model answers.
         witness: the pair with the largest quotient found, of the data's shape.
         quotient: theirs, as found in float64.
 
     Returns:
         ``witness``: the pair ``u``, ``v`` (flat, unless larger than 20,000 values), its ``shape``, the box's ``low``
-        and ``high`` ends, the ``outputs`` at both, their ``distance`` and ``quotient``. ``confusion``: a list for
-        each true class, with the number of test inputs given to each class.
+        and ``high`` ends, the ``outputs`` at both, their ``distance`` and ``quotient``. What the task adds:
+        ``confusion``, a list for each true class with the number of test inputs given to each class; or ``answers``,
+        labels and predictions of a regression.
     """
     u, v = (point.detach().double().cpu() for point in witness)
     with torch.no_grad(), evaluation_mode(model):
         inputs = torch.stack([u, v]).to(data.test.x)
         fu, fv = model(inputs).double().cpu()
-        given = torch.cat([model(x).argmax(dim=1) for x in torch.split(data.test.x, _BATCH)])
     pair: dict[str, Any] = {
         "shape": list(data.shape),
         "low": float(data.domain.low.min()),
@@ -45,9 +44,7 @@ def exhibits(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor], quoti
     }
     if u.numel() <= _MOST:
         pair |= {"u": _rounded(u), "v": _rounded(v)}
-    cells = data.test.y * data.classes + given
-    counts = torch.bincount(cells, minlength=data.classes**2).reshape(data.classes, data.classes)
-    return {"witness": pair, "confusion": counts.tolist()}
+    return {"witness": pair, **data.task.exhibits(model, *data.test, data.outputs)}
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -59,7 +59,7 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
         "model-card.json",
         {
             "input": {"shape": ["batch", *data.shape], "dtype": "float32", "domain": repr(data.domain)},
-            "output": {"shape": ["batch", data.classes], "meaning": "logits"},
+            "output": {"shape": ["batch", data.outputs], "meaning": data.task.meaning},
             "data": config.data,
             "method": config.method,
             "model": config.model,

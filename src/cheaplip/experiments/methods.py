@@ -10,10 +10,12 @@ from torch.nn.functional import cross_entropy
 
 from cheaplip.clip import CLIP
 from cheaplip.domain import Box
-from cheaplip.quotient import distance
+from cheaplip.experiments.ascent import ascend
 
 __all__ = [
     "METHODS",
+    "STEERED",
+    "Loss",
     "Objective",
     "WeightPenalty",
     "adversarial",
@@ -26,6 +28,11 @@ __all__ = [
 ]
 
 METHODS = ("plain", "weight", "clip", "adversarial", "certified", "clip+certified")
+
+STEERED = ("weight", "clip", "clip+certified")  # their penalty has a weight that follows a target
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs and labels of a batch to a scalar."""
 
 _SOFTNESS = 0.2  # temperature of the certified loss, in units of its margin
 
@@ -68,66 +75,60 @@ class WeightPenalty(nn.Module):
         return self.lam * sum(w.square().sum() for w in model.parameters() if w.dim() > 1)
 
 
-def plain() -> Objective:
-    """Cross-entropy."""
+def plain(loss: Loss = cross_entropy) -> Objective:
+    """The loss alone."""
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = model(x)
-        fit = cross_entropy(output, y)
+        fit = loss(output, y)
         return fit, fit, output
 
     return Objective(step)
 
 
-def penalised(penalty: nn.Module) -> Objective:
-    """Cross-entropy plus ``penalty(model)``: weight regularisation, or CLIP with a pass of its own."""
+def penalised(penalty: nn.Module, loss: Loss = cross_entropy) -> Objective:
+    """The loss plus ``penalty(model)``: weight regularisation, or CLIP with a pass of its own."""
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = model(x)
-        fit = cross_entropy(output, y)
+        fit = loss(output, y)
         return fit + penalty(model), fit, output
 
     return Objective(step, penalty)
 
 
-def joint(clip: CLIP) -> Objective:
-    """Cross-entropy plus the CLIP penalty from the batch's own pass."""
+def joint(clip: CLIP, loss: Loss = cross_entropy) -> Objective:
+    """The loss plus the CLIP penalty from the batch's own pass."""
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output, penalty = clip.joint(model, x)
-        fit = cross_entropy(output, y)
+        fit = loss(output, y)
         return fit + penalty, fit, output
 
     return Objective(step, clip)
 
 
-def adversarial(epsilon: float, steps: int, domain: Box, generator: torch.Generator) -> Objective:
-    """Cross-entropy at L2-PGD perturbed inputs (Madry et al. 2018): random start, normalised steps of 2.5·ε/steps.
+def adversarial(
+    epsilon: float, steps: int, domain: Box, generator: torch.Generator, loss: Loss = cross_entropy
+) -> Objective:
+    """The loss at inputs perturbed by L2 projected gradient ascent, see :func:`cheaplip.experiments.ascent.ascend`.
 
     Args:
         epsilon: radius of the ball.
         steps: gradient steps for each batch.
         domain: where inputs live.
         generator: randomness of the starts, on the inputs' device.
+        loss: the mean of what inputs ascend.
     """
 
-    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output = model(perturb(model, x, y))
-        fit = cross_entropy(output, y)
-        return fit, fit, output
+    def summed(output: Tensor, y: Tensor) -> Tensor:
+        return loss(output, y) * len(output)
 
-    def perturb(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        column = (-1, *[1] * (x.dim() - 1))
-        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        radius = epsilon * torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-        shift = noise * (radius / distance(noise)).reshape(column)
-        for _ in range(steps):
-            at = domain.project(x + shift).requires_grad_()
-            (gradient,) = torch.autograd.grad(cross_entropy(model(at), y, reduction="sum"), at)
-            length = distance(gradient).clamp_min(torch.finfo(x.dtype).tiny).reshape(column)
-            shift = at.detach() - x + 2.5 * epsilon / steps * gradient / length
-            shift = shift * (epsilon / distance(shift).clamp_min(epsilon)).reshape(column)
-        return domain.project(x + shift).detach()
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        perturbed = ascend(model, summed, x, y, epsilon=epsilon, steps=steps, domain=domain, generator=generator)
+        output = model(perturbed)
+        fit = loss(output, y)
+        return fit, fit, output
 
     return Objective(step)
 

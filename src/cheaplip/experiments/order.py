@@ -1,12 +1,14 @@
-"""What must hold between figures of one model: certified ≤ attacked ≤ clean, and AutoAttack ≤ PGD."""
+"""What must hold between figures of one model: certified ≤ attacked ≤ clean, and AutoAttack ≤ PGD; errors reversed."""
 
 import csv
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cheaplip.experiments.runs import RunError, RunFolder
+from cheaplip.experiments.files import RunError
 
-__all__ = ["ContradictionError", "check_order", "read_radii"]
+__all__ = ["ContradictionError", "check_errors", "check_order", "read_intervals", "read_radii"]
 
 _MISSED = 0.005  # of the inputs: what the stronger attack may miss, and the weaker one find
 _ROUNDING = 1e-9
@@ -16,7 +18,7 @@ class ContradictionError(RunError):
     """Two figures of one model cannot both be true."""
 
 
-def check_order(metrics: dict[str, Any], rows: Sequence[tuple[bool, float]]) -> None:
+def check_order(metrics: Mapping[str, Any], rows: Sequence[tuple[bool, float]]) -> None:
     """Raise unless certified ≤ AutoAttack ≤ L2-PGD ≤ clean, wherever two of them are about the same inputs.
 
     No attack within ε can break what is certified at ε: one input too many is a contradiction. That AutoAttack breaks
@@ -44,20 +46,58 @@ def check_order(metrics: dict[str, Any], rows: Sequence[tuple[bool, float]]) -> 
             _check(key, attacked, "clean", sum(right for right, _ in rows[:count]) / count, 1 / count)
 
 
-def read_radii(folder: RunFolder) -> list[tuple[bool, float]]:
-    """Of each test input, from ``certified.csv``: whether the prediction is right, and its radius; empty without it.
+def read_radii(table: str) -> list[tuple[bool, float]]:
+    """Of each test input, from a ``certified.csv``: whether the prediction is right, and its radius; empty without.
 
     Raises:
         RunError: the file is broken.
     """
-    path = folder.path / "certified.csv"
-    if not path.is_file():
-        return []
     try:
-        with path.open(newline="") as file:
-            return [(row["label"] == row["prediction"], float(row["radius"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}; write it again with 'cheaplip certify'") from error
+        rows = csv.DictReader(io.StringIO(table))
+        return [(row["label"] == row["prediction"], float(row["radius"])) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"certified.csv cannot be read: {error}; write it again with 'cheaplip certify'") from error
+
+
+def check_errors(metrics: Mapping[str, Any], rows: Sequence[Mapping[float, float]]) -> None:
+    """Raise unless an attack's error (RMSE) is at most the certified one, on the same inputs, at the same ε or above.
+
+    Args:
+        metrics: of a run, with ``robust`` and ``robust_samples``.
+        rows: of each test input, the mean squared error at worst, by ε; empty: nothing is certified.
+
+    Raises:
+        ContradictionError: names both figures.
+    """
+    robust, samples = metrics.get("robust") or {}, metrics.get("robust_samples") or {}
+    for key, attacked in robust.items():
+        name, _, radius = key.partition("@")
+        count = samples.get(key)
+        if name == "noise" or count is None:
+            continue
+        for epsilon in rows[0] if rows else ():
+            if epsilon >= float(radius):
+                proved = math.sqrt(sum(row[epsilon] for row in rows[:count]) / count)
+                _check(key, attacked, f"certified@{epsilon}", proved, 1e-5 * proved)
+
+
+def read_intervals(table: str) -> list[dict[float, float]]:
+    """Of each test input, from a regression's ``certified.csv``, the mean squared error at worst, by ε; empty without.
+
+    Raises:
+        RunError: the file is broken.
+    """
+    found: dict[str, dict[float, list[float]]] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(table)):
+            errors, label = found.setdefault(row["index"], {}), float(row["label"])
+            for name in row:
+                if name.startswith("low@"):
+                    worst = max(float(row[f"high@{name[4:]}"]) - label, label - float(row[name]))
+                    errors.setdefault(float(name[4:]), []).append(worst**2)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"certified.csv cannot be read: {error}; write it again with 'cheaplip certify'") from error
+    return [{epsilon: sum(several) / len(several) for epsilon, several in row.items()} for row in found.values()]
 
 
 def _check(low_name: str, low: float, high_name: str, high: float, slack: float) -> None:

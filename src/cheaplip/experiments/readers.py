@@ -31,8 +31,8 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     raise DataError(f"{path}: expected arrays named x and y, got {keys}; write them with np.savez(path, x=x, y=y)")
 
 
-def read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The features of a ``.csv`` file, and the numbers of the classes that the column ``label`` holds."""
+def read_csv(path: Path, label: str | None, *, task: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """The features of a ``.csv`` file, and what the column ``label`` holds: numbers, or classes, which are numbered."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
@@ -43,7 +43,7 @@ def read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArra
     listed = (", ".join(columns[:10]) or "none") + (f", … ({len(columns)} columns)" if len(columns) > 10 else "")
     if label is None:
         raise DataError(
-            f"{path}: expected the name of the column that holds the classes; "
+            f"{path}: expected the name of the column that holds the {_HELD[task]}; "
             f"choose one with label=, --label on the command line: {listed}"
         )
     if columns.count(label) != 1:
@@ -56,7 +56,14 @@ def read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArra
             raise DataError(f"{path}, line {line}: expected {len(columns)} cells, as in the first line, got {len(row)}")
         labels.append(row.pop(at).strip())
         if not labels[-1]:
-            raise DataError(f"{path}, line {line}: expected a class in column {label!r}, got an empty cell; fill it in")
+            raise DataError(
+                f"{path}, line {line}: expected a {_HELD_ONE[task]} in column {label!r}, got an empty cell; fill it in"
+            )
+        if task == "regression" and _number(labels[-1]) is None:
+            raise DataError(
+                f"{path}, line {line}, column {label!r}: expected a number, for --task regression, got {labels[-1]!r}; "
+                "fill it in, or leave --task regression out"
+            )
         features.append([_number(cell) for cell in row])
         if None in features[-1]:
             wrong = features[-1].index(None)
@@ -64,10 +71,16 @@ def read_csv(path: Path, label: str | None) -> tuple[NDArray[np.float64], NDArra
                 f"{path}, line {line}, column {names[wrong]!r}: expected a number, got {row[wrong]!r}; "
                 "encode or drop the column"
             )
-    numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
     x = np.array(features, dtype=np.float64).reshape(len(rows), len(names))
     refuse_non_finite(x, str(path), lambda row, column: f"line {rows[row][0]}, column {names[column]!r}")
+    if task == "regression":
+        return x, np.array([float(value) for value in labels])
+    numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
     return x, np.array([numbers[value] for value in labels], dtype=np.int64)
+
+
+_HELD = {"classification": "classes", "regression": "numbers to predict"}
+_HELD_ONE = {"classification": "class", "regression": "number"}
 
 
 def _number(cell: str) -> float | None:

@@ -94,6 +94,14 @@ class RunFolder:
         """Write one of the run's other text files."""
         self._write(name, content.encode())
 
+    def read_text(self, name: str) -> str:
+        """The content of one of the run's text files; "" where there is none.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        return self.read_bytes(name).decode(errors="replace") if (self.path / name).is_file() else ""
+
     def read_bytes(self, name: str) -> bytes:
         """The content of one of the run's files.
 

@@ -12,7 +12,7 @@ from cheaplip.experiments.models import build, check_model
 from cheaplip.experiments.runs import RunError, RunFolder
 from cheaplip.experiments.weights import load_program, load_weights
 
-__all__ = ["Subject", "load_trained", "of_model", "of_run", "untrained"]
+__all__ = ["Subject", "data_of", "load_trained", "of_model", "of_run", "untrained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def of_run(folder: RunFolder, data: Data | None = None) -> Subject:
     config = from_json(folder.read_json("config.json"))
     config.check_device()
     if data is None:
-        data = load(config.data, label=config.label, split_seed=config.split_seed).to(config.resolved_device)
+        data = data_of(config)
     return Subject(folder.path.name, load_trained(folder, config, data), data, folder, config)
 
 
@@ -71,14 +71,14 @@ def of_model(model: str, data: Data, *, weights: Path | None = None, out: Path |
         if weights is not None:
             raise ConfigError(f"weights: a .pt2 file holds its own, got {weights} as well: leave it out")
         loaded = load_program(Path(model), data.shape)
-        check_model(loaded, model, data.shape, data.classes)
+        check_model(loaded, model, data.shape, data.outputs)
     else:
         if weights is None:
             raise ConfigError(
                 f"weights: expected the file that holds those of {model}, a .safetensors file or a state dict: "
                 "say --weights FILE"
             )
-        loaded = build(model, data.shape, data.classes)
+        loaded = build(model, data.shape, data.outputs)
         load_weights(loaded, weights)
     if out is not None and out.exists() and any(out.iterdir()):
         raise RunError(f"output folder {out} exists and is not empty: choose another --out")
@@ -89,6 +89,16 @@ def of_model(model: str, data: Data, *, weights: Path | None = None, out: Path |
         parameter.requires_grad_(False)
     name = Path(model).stem if model.endswith(".pt2") else model
     return Subject(name, loaded.to(data.train.x.device).eval(), data, folder)
+
+
+def data_of(config: TrainConfig) -> Data:
+    """The data that a configuration names, on its device.
+
+    Raises:
+        DataError: they cannot be loaded, or used.
+    """
+    data = load(config.data, label=config.label, task=config.task, split_seed=config.split_seed)
+    return data.to(config.resolved_device)
 
 
 def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:
@@ -104,11 +114,12 @@ def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Modul
 
 def untrained(config: TrainConfig, data: Data) -> nn.Module:
     """The model of a run before training, with weights drawn from its seed."""
-    return build(
+    network = build(
         config.model,
         data.shape,
-        data.classes,
+        data.outputs,
         activation=config.resolved_activation,
         final_activation=config.final_activation,
         seed=config.seed,
     )
+    return data.task.served(network, data.train.y)

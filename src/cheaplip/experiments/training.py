@@ -13,20 +13,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cheaplip.bracket import LipschitzBound, largest_quotient
 from cheaplip.clip import CLIP
-from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.distributed import average, rank, ranks
 from cheaplip.errors import BatchDependentLayerError
 from cheaplip.experiments import methods
 from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data, DataError, Split
-from cheaplip.experiments.exhibits import exhibits
+from cheaplip.experiments.multipliers import CERTIFIED_RISE, Multipliers, one_cycle
+from cheaplip.experiments.outcome import finish
 from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all_, hold_own_, leads
 from cheaplip.experiments.runs import RunError, RunFolder, versions
+from cheaplip.experiments.steering import controller
 from cheaplip.experiments.subjects import untrained
 from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
-from cheaplip.robustness import accuracy, check_classifier
 
 __all__ = ["DivergedError", "Interrupted", "Progress", "Training", "hold_out", "train"]
 
@@ -37,12 +37,7 @@ _CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: e
 _PROBE_STEPS = 30
 _APART = 1_000_003  # between the seeds of processes
 _MARGIN = 0.45  # of the data's ε
-_RISE, _CERTIFIED_RISE = 0.3, 0.15  # part of the run in which the learning rate rises
-_MULTIPLIER_RATE = 2e-2  # peak learning rate of log T
-_SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
-_LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's accuracy is mostly noise
-_WIDTH = 0.004  # error of the training accuracy at which λ moves at full speed, at most
-_GAIN = 0.8  # accuracy climbs by itself as the rate falls: λ leans against it at once
+_RISE = 0.3  # part of the run in which the learning rate rises
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
 
 
@@ -75,13 +70,16 @@ class Training:
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.resolved_epochs
         self._check_divisible()
+        self.task = data.task
         self.model = untrained(config, data).to(self.device)
+        self.inner, self.scale = self.task.network(self.model)  # what is trained, on labels to match
+        self.labels = self.task.trained_on(data.train.y, self.model)
         if config.method == "certified":
-            methods.orthogonal_(self.model, config.seed)
-        self.network = self.model if ranks() == 1 else DistributedDataParallel(self.model)
+            methods.orthogonal_(self.inner, config.seed)
+        self.network = self.inner if ranks() == 1 else DistributedDataParallel(self.inner)
         self.optimizer = self._optimizer()
-        rise = _CERTIFIED_RISE if config.method == "certified" else _RISE
-        self.scheduler = _one_cycle(self.optimizer, config.resolved_lr, self.total_steps, rise)
+        rise = CERTIFIED_RISE if config.method == "certified" else _RISE
+        self.scheduler = one_cycle(self.optimizer, config.resolved_lr, self.total_steps, rise)
         self.shuffle = torch.Generator().manual_seed(config.seed)
         # What pairs draw is the same in every process, as in one alone; what perturbs a process's own batch is not.
         own_noise = 0 if config.method == "clip" else _APART * rank()
@@ -89,12 +87,12 @@ class Training:
         if rank() > 0:  # dropout, say
             torch.manual_seed(config.seed + _APART * rank())
         if config.method in ("clip", "clip+certified") and config.form == "joint":
-            _check_joint(self.model)
+            _check_joint(self.inner)
         self.parts = nn.ModuleList([self._pairs(part) for part in torch.split(held_out, config.pairs) if len(part)])
         self.objective = self._objective()
         bound = self.objective.bound
-        self.multipliers = None if bound is None else _Multipliers(bound, self.total_steps)
-        self.controller = self._controller()
+        self.multipliers = None if bound is None else Multipliers(bound, self.total_steps)
+        self.controller = controller(self.objective.penalty, config, self.task, data.train.y, self.total_steps)
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -103,9 +101,9 @@ class Training:
     def _optimizer(self) -> torch.optim.Optimizer:
         config = self.config
         if config.method == "certified":
-            return torch.optim.Adam(self.model.parameters(), lr=config.resolved_lr)
+            return torch.optim.Adam(self.inner.parameters(), lr=config.resolved_lr)
         return torch.optim.SGD(
-            self.model.parameters(),
+            self.inner.parameters(),
             lr=config.resolved_lr,
             momentum=config.momentum,
             nesterov=config.momentum > 0,
@@ -113,25 +111,25 @@ class Training:
         )
 
     def _objective(self) -> methods.Objective:
-        config, data = self.config, self.data
+        config, data, loss = self.config, self.data, self.task.loss
         if config.method == "plain":
-            return methods.plain()
+            return methods.plain(loss)
         if config.method == "weight":
-            return methods.penalised(methods.WeightPenalty(config.resolved_lam).to(self.device))
+            return methods.penalised(methods.WeightPenalty(config.resolved_lam).to(self.device), loss)
         if config.method == "adversarial":
             epsilon = config.adversarial_epsilon or data.epsilon
-            return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise)
+            return methods.adversarial(epsilon, config.adversarial_steps, data.domain, self.noise, loss)
         if config.method == "certified":
-            return methods.certified(LipschitzBound(self.model, data.shape), config.margin or _MARGIN * data.epsilon)
+            return methods.certified(LipschitzBound(self.inner, data.shape), config.margin or _MARGIN * data.epsilon)
         pairs = self._part(0) if len(self.parts) else self._pairs(data.train.x)
         hold_own_(pairs)
         every = config.every or _every(self.total_steps)
         aggregate = config.aggregate or ("softmax" if every == 1 else "mean")
         clip = CLIP(pairs, config.resolved_lam, aggregate=aggregate, every=every).to(self.device)
-        objective = methods.joint(clip) if config.form == "joint" else methods.penalised(clip)
+        objective = methods.joint(clip, loss) if config.form == "joint" else methods.penalised(clip, loss)
         if config.method == "clip":
             return objective
-        return methods.bounded(objective, LipschitzBound(self.model, data.shape))
+        return methods.bounded(objective, LipschitzBound(self.inner, data.shape))
 
     def _pairs(self, x: Tensor) -> PairSet:
         """Pairs that start at ``x``: the training inputs, or a part of those held out."""
@@ -154,29 +152,10 @@ class Training:
         assert isinstance(part, PairSet)
         return part
 
-    def _controller(self) -> DiscrepancyPrinciple | None:
-        """λ's speed follows the length of the run: thirty memories of the moving average, or more."""
-        penalty, config = self.objective.penalty, self.config
-        if penalty is None or config.target is None:
-            return None
-        if config.rule == "additive":
-            return DiscrepancyPrinciple(penalty, config.target, rule="additive", rate=config.rate or 1e-3)
-        memory = min(100.0, max(10.0, self.total_steps / 30))
-        return DiscrepancyPrinciple(
-            penalty,
-            config.target,
-            rate=config.rate or (_SLOW if config.method == "weight" else 1.0) / max(memory, _LEAST_STEPS),
-            gain=0.0 if config.method == "weight" else _GAIN,
-            damping=3 / _SLOW if config.method == "weight" else 3.0,
-            smoothing=1 - 1 / memory,
-            width=min(_WIDTH, (1 - config.target) / 4),
-            bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
-        )
-
     def _start_epoch(self) -> None:
         self.order_state = self.shuffle.get_state()
         self.order = torch.randperm(len(self.data.train.x), generator=self.shuffle).to(self.device)
-        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, correct, largest, late steps
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, score, largest, late steps
         self.seconds = 0.0
 
     def _check_divisible(self) -> None:
@@ -204,7 +183,7 @@ class Training:
             chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
             chosen = chosen.tensor_split(ranks())[rank()]
             share = len(chosen) * ranks() / self.batch_size  # 1 where the batch divides evenly
-            x, y = self.data.train.x[chosen], self.data.train.y[chosen]
+            x, y = self.data.train.x[chosen], self.labels[chosen]
             if len(self.parts):
                 assert isinstance(penalty, CLIP)
                 penalty.pairs = self._part(self.step)
@@ -217,13 +196,13 @@ class Training:
             if self.multipliers is not None:
                 self.multipliers.step()
             with torch.no_grad():
-                correct = share * (output.argmax(dim=1) == y).float().mean()
+                score = share * self.task.score(output, y)
                 if self.controller is not None:
                     self.controller.step(
-                        correct, pace=min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
+                        score, pace=min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
                     )
                 self.sums[0] += share * fit.detach()
-                self.sums[1] += correct
+                self.sums[1] += score
                 if position >= late and isinstance(penalty, CLIP):
                     self.sums[2] += penalty.largest
                     self.sums[3] += 1
@@ -249,7 +228,7 @@ class Training:
     def end_epoch(self) -> dict[str, Any]:
         """The epoch's numbers, one line of ``history.jsonl``, in the process that leads; moves on to the next epoch."""
         sums = average(self.sums).tolist()
-        self._hold_all()
+        self.hold_all()
         line = self._line(*sums) if leads() else {}
         self._hold_own()
         self.epoch += 1
@@ -258,13 +237,13 @@ class Training:
             self.history.append(line)
         return line
 
-    def _line(self, loss: float, correct: float, largest: float, late: float) -> dict[str, Any]:
+    def _line(self, loss: float, score: float, largest: float, late: float) -> dict[str, Any]:
         data, penalty = self.data, self.objective.penalty
         line: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": loss / self.steps_per_epoch,
-            "train_accuracy": correct / self.steps_per_epoch,
-            "validation_accuracy": accuracy(self.model, data.validation.x, data.validation.y),
+            **_prefixed("train", self.task.seen(score / self.steps_per_epoch, self.scale)),
+            **_prefixed("validation", self.task.figures(self.model, *data.validation)),
             "learning_rate": self._learning_rate(),
             "seconds": self.seconds,
         }
@@ -272,11 +251,11 @@ class Training:
             line["lam"] = float(penalty.get_buffer("lam"))
         if self.objective.bound is not None:
             with torch.no_grad():
-                line["bound"] = float(self.objective.bound())
+                line["bound"] = self.scale * float(self.objective.bound())
         if self.config.probe:
             line["lower"] = self.lower(size=self.config.probe, steps=_PROBE_STEPS)[0]
         if isinstance(penalty, CLIP):
-            line["largest"] = largest / late
+            line["largest"] = self.scale * largest / late
             if self.config.probe:
                 line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else None
         return line
@@ -297,7 +276,8 @@ class Training:
         )
         return found.value, found.witness
 
-    def _hold_all(self) -> None:
+    def hold_all(self) -> None:
+        """Put the pairs of all processes into the penalty."""
         if isinstance(self.objective.penalty, CLIP):
             hold_all_(self.objective.penalty.pairs)
 
@@ -308,7 +288,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs to continue as if it had never stopped, with any number of processes."""
         penalty, controller = self.objective.penalty, self.controller
-        self._hold_all()
+        self.hold_all()
         penalty_state = None if penalty is None else penalty.state_dict()
         self._hold_own()
         return {
@@ -341,7 +321,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.objective.penalty is not None:
-            self._hold_all()
+            self.hold_all()
             self.objective.penalty.load_state_dict(state["penalty"])
             self._hold_own()
         self.parts.load_state_dict(state.get("parts", {}))  # after the penalty, whose pairs are one of them
@@ -460,41 +440,17 @@ def _train(
         if interrupted and not last:
             raise Interrupted
     report()
-    training._hold_all()
+    training.hold_all()
     return _finish(training, folder) if leads() else {}
 
 
 def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
     config, data, model = training.config, training.data, training.model
-    check_classifier(model, data.test.x[:256], data.classes)
-    folder.save_model(model)
+    training.task.check_model(model, data.test.x[:256], data.outputs)
     lower, witness = training.lower(size=config.search)
-    folder.save_witness(*witness)
-    folder.write_json("report.json", exhibits(model, data, witness, lower))
     penalty = training.objective.penalty
-    metrics = {
-        "accuracy": {
-            "train": accuracy(model, data.train.x, data.train.y),
-            "validation": accuracy(model, data.validation.x, data.validation.y),
-            "test": accuracy(model, data.test.x, data.test.y),
-        },
-        "robust": {},
-        "certified": {},
-        "lipschitz": {"lower": lower},
-        **_tracking(training.history),
-        **({} if penalty is None else {"lam": float(penalty.get_buffer("lam"))}),
-        "epochs": training.epoch,
-        "seconds_per_epoch": sorted(line["seconds"] for line in training.history)[training.epoch // 2],
-        "seed": config.seed,
-    }
-    folder.write_json("metrics.json", metrics)
-    return metrics
-
-
-def _tracking(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Largest quotient of the pairs (mean of an epoch's last tenth) over the one found, mean of the last third."""
-    ratios = [line["tracking"] for line in history[2 * len(history) // 3 :] if line.get("tracking") is not None]
-    return {"tracking": sum(ratios) / len(ratios)} if ratios else {}
+    lam = None if penalty is None else float(penalty.get_buffer("lam"))
+    return finish(folder, config, data, model, lower=lower, witness=witness, lam=lam, history=training.history)
 
 
 def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
@@ -506,6 +462,10 @@ def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
     if not count:
         return data, x[:0]
     return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
+
+
+def _prefixed(part: str, figures: dict[str, float]) -> dict[str, float]:
+    return {f"{part}_{name}": value for name, value in figures.items()}
 
 
 def _check_joint(model: nn.Module) -> None:
@@ -532,43 +492,6 @@ _FREE = ("device", "checkpoint_every")
 def _every(steps: int) -> int:
     """Lazily, as far as pairs still climb a thousand times or more."""
     return min(12, max(1, steps // 1000))
-
-
-class _Multipliers:
-    """The multipliers of a bound: Adam, whatever trains the weights, for only their direction matters."""
-
-    def __init__(self, bound: nn.Module, total_steps: int) -> None:
-        self.bound = bound
-        self.optimizer = torch.optim.Adam(bound.parameters(), lr=_MULTIPLIER_RATE)
-        self.scheduler = _one_cycle(self.optimizer, _MULTIPLIER_RATE, total_steps, _CERTIFIED_RISE)
-
-    def step(self) -> None:
-        """Use the gradients that the loss left."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.scheduler.step()
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-        return {
-            "bound": self.bound.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
-        self.bound.load_state_dict(state["bound"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-
-
-def _one_cycle(
-    optimizer: torch.optim.Optimizer, peak: float, steps: int, rise: float
-) -> torch.optim.lr_scheduler.OneCycleLR:
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=peak, total_steps=max(steps, 2), pct_start=rise, cycle_momentum=False
-    )
 
 
 def _batch_size(method: str, rows: int) -> int:

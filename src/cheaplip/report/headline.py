@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cheaplip.report.errors import error_sentences
 from cheaplip.report.read import Study, number, section
 from cheaplip.report.table import Cell, Column, Group, cell
 from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, percent, radius, strength
@@ -43,6 +44,8 @@ def headline(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> 
     """What the page shows, in words made from its figures alone."""
     by_path = {column.path: column for column in columns}
     attack = telling(columns, rows)
+    if study.kind.errors:
+        return Headline(*_errors(study, rows, columns, attack))
     clean = {group.name: found for group in rows if (found := cell(by_path[_TEST], group.runs))}
     if len(rows) == 1:
         return Headline(*_alone(study, rows[0], by_path, attack, clean.get(rows[0].name)))
@@ -89,6 +92,18 @@ def headline(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> 
         best = max(better, key=lambda group: held[group.name].mean)
         details.append(f"Not the best here: {_title(best, inner=True)} holds {percent(held[best.name].mean)}.")
     return Headline(sentence, (*details, *_missed([hero], by_path)))
+
+
+def _errors(
+    study: Study, rows: Sequence[Group], columns: Sequence[Column], attack: Column | None
+) -> tuple[str, tuple[str, ...]]:
+    """Of a regression: the same choice of whom to tell of, with small figures the good ones."""
+    told = columns[0] if attack is None else attack
+    held = {g.name: Cell(-c.mean, c.spread, c.count, c.total) for g in rows if (c := cell(told, g.runs))}
+    hero, rival = _pair(rows, held)
+    hero = hero or rows[0]
+    titles = _title(hero, inner=True), "" if rival is None else _title(rival, inner=True)
+    return error_sentences(study, columns, attack, hero, rival, titles)
 
 
 def _alone(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cheaplip.report.kind import Kind
 from cheaplip.report.plot import Figure, Plotly, layout, line, plain
 from cheaplip.report.read import Run, number
 from cheaplip.report.table import Group
@@ -13,15 +14,27 @@ _STEEP = 20  # largest over smallest from which an axis is logarithmic
 _WIDE = 100  # and from which only powers of ten are labelled
 
 
-def training(rows: Sequence[Group]) -> list[Figure]:
-    """Accuracies, loss, λ and largest quotient over the epochs, as far as the histories hold them."""
+def training(rows: Sequence[Group], kind: Kind) -> list[Figure]:
+    """Accuracies or errors, loss, λ and largest quotient over the epochs, as far as the histories hold them."""
     targets = sorted({group.target for group in rows if group.target is not None})
+    name = f"{kind.noun[0].upper()}{kind.noun[1:]}"
     plots = [
         _history(
-            rows, "Accuracy in training", "training accuracy (%)", ("train_accuracy",), targets=targets, scale=100
+            rows,
+            f"{name} in training",
+            kind.axis("training"),
+            (f"train_{kind.section}",),
+            targets=targets,
+            scale=kind.scale,
         ),
-        _history(rows, "Accuracy on validation data", "validation accuracy (%)", ("validation_accuracy",), scale=100),
-        _history(rows, "Loss", "loss (nats)", ("loss",)),
+        _history(
+            rows,
+            f"{name} on validation data",
+            kind.axis("validation"),
+            (f"validation_{kind.section}",),
+            scale=kind.scale,
+        ),
+        _history(rows, "Loss", "loss (÷ the labels’ variance)" if kind.errors else "loss (nats)", ("loss",)),
         _history(rows, "Largest quotient", "quotient (L2 ÷ L2)", ("lower", "largest")),
         _history(rows, "λ, the penalty’s weight", "λ or μ (no unit)", ("lam",)),
     ]
@@ -57,15 +70,15 @@ def _history(
     axes = layout("epoch", axis)
     axes["xaxis"] |= {"rangemode": "tozero"}
     shown = [value for trace in data for value in trace["y"] if value is not None]
+    axes |= _target_lines(targets, scale)
     if scale == 100:
         axes["yaxis"]["range"] = _settled(data, [100 * target for target in targets])
-        axes |= _target_lines(targets)
     elif min(shown) > 0 and max(shown) / min(shown) > _STEEP:
         dense = max(shown) / min(shown) < _WIDE
         axes["yaxis"] |= {"type": "log", "dtick": "D2" if dense else 1, "exponentformat": "power"}
         axes["yaxis"]["title"] = {"text": f"{axis}, log"}
     if targets:
-        told.append("target " + " and ".join(percent(target) for target in targets))
+        told.append("target " + " and ".join(_target(target, scale) for target in targets))
     return Figure(title, f"Line plot over epochs, {title}: {'; '.join(told)}.", data, axes)
 
 
@@ -87,7 +100,13 @@ def _settled(data: Sequence[Plotly], targets: Sequence[float]) -> list[float]:
     return [max(-3.0, low - air), min(high + air, 103.0)]
 
 
-def _target_lines(targets: Sequence[float]) -> Plotly:
+def _target(target: float, scale: float) -> str:
+    return percent(target) if scale == 100 else figure(target)
+
+
+def _target_lines(targets: Sequence[float], scale: float) -> Plotly:
+    if not targets:
+        return {}
     return {
         "shapes": [
             {
@@ -95,8 +114,8 @@ def _target_lines(targets: Sequence[float]) -> Plotly:
                 "xref": "paper",
                 "x0": 0,
                 "x1": 1,
-                "y0": 100 * target,
-                "y1": 100 * target,
+                "y0": scale * target,
+                "y1": scale * target,
                 "line": {"color": "--muted", "width": 1, "dash": "dash"},
             }
             for target in targets
@@ -105,11 +124,11 @@ def _target_lines(targets: Sequence[float]) -> Plotly:
             {
                 "xref": "paper",
                 "x": 0,
-                "y": 100 * target,
+                "y": scale * target,
                 "xanchor": "left",
                 "yanchor": "bottom",
                 "showarrow": False,
-                "text": f"target {100 * target:g}\u202f%",
+                "text": f"target {100 * target:g}\u202f%" if scale == 100 else f"target {target:g}",
                 "font": {"color": "--muted", "size": 11},
             }
             for target in targets

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from cheaplip.report.answers import answers
 from cheaplip.report.confusion import confusion
 from cheaplip.report.headline import headline, telling
 from cheaplip.report.history import training
@@ -86,10 +87,10 @@ def _entry(folder: Path, below: Path) -> _Entry:
 
 
 def _study_page(study: Study) -> str:
-    rows, shown = groups(study), columns(study)
+    rows, shown, kind = groups(study), columns(study), study.kind
     test, attack = shown[0], telling(shown, rows)
-    attacked = robustness(rows, shown, test)
-    both = plane(rows, attack, test) if attack is not None and not study.alone else None
+    attacked = robustness(rows, shown, test, kind)
+    both = plane(rows, attack, test, kind) if attack is not None and not study.alone else None
     return (
         _environment()
         .get_template("study.html")
@@ -102,9 +103,10 @@ def _study_page(study: Study) -> str:
             best=[_best(column, rows) for column in shown],
             first=attacked[0] if attacked else None,
             others=[*attacked[1:], *([] if both is None else [both])],
-            curves=training(rows),
-            witnesses=[witness(group) for group in rows],
-            confusions=[confusion(group) for group in rows],
+            curves=training(rows, kind),
+            witnesses=[witness(group, kind) for group in rows],
+            confusions=[] if kind.errors else [confusion(group) for group in rows],
+            answers=[answers(group, kind.unit) for group in rows] if kind.errors else [],
             settings=_settings(rows),
             versions=_versions(study.runs),
             gaps=_gaps(study, shown),
@@ -184,11 +186,14 @@ def _gaps(study: Study, shown: Sequence[Column]) -> list[_Gap]:
     name = str(folder) if here else "RUN"
     gaps = []
     if "robust" not in parts:
-        gaps.append(_Gap(f"No accuracy under noise or attack{where}", f"cheaplip evaluate {name}"))
+        gaps.append(_Gap(f"No {study.kind.noun} under noise or attack{where}", f"cheaplip evaluate {name}"))
     if "certified" not in parts:
-        gaps.append(_Gap(f"No certified radii{where}", f"cheaplip certify {name} --epsilon 0.5"))
+        proved = "certified intervals" if study.kind.errors else "certified radii"
+        gaps.append(_Gap(f"No {proved}{where}", f"cheaplip certify {name} --epsilon 0.5"))
     if ("lipschitz", "upper") not in {column.path for column in shown}:
         gaps.append(_Gap(f"No upper bound of the Lipschitz constant{where}", f"cheaplip bracket {name}"))
+    if study.kind.errors:
+        gaps.append(_Gap("No accuracies, no confusion matrix and no AutoAttack: the labels are numbers, not classes."))
     problems = dict.fromkeys((*study.problems, *(problem for run in study.runs for problem in run.problems)))
     return [*gaps, *(_Gap(problem) for problem in problems)]
 

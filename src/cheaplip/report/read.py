@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cheaplip.experiments.naming import run_name
+from cheaplip.report.kind import Kind, kind_of
 
 __all__ = ["ReportError", "Run", "Study", "number", "read_study", "section"]
 
@@ -43,7 +44,7 @@ class Run:
 
     @property
     def target(self) -> float | None:
-        """The accuracy its λ was steered to; None where nothing was steered."""
+        """The accuracy, or error, its λ was steered to; None where nothing was steered."""
         if self.method not in ("", "clip", "weight"):
             return None
         return number(self.row.get("target", self.config.get("target")))
@@ -70,6 +71,11 @@ class Study:
         """What the runs were trained on, ``""`` where unknown."""
         names = [str(run.config["data"]) for run in self.runs if run.config.get("data")]
         return _TITLES.get(names[0], Path(names[0]).name) if names else ""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether its figures are accuracies, or errors."""
+        return kind_of([run.row for run in self.runs], [run.config for run in self.runs])
 
     @property
     def title(self) -> str:

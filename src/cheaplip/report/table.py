@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cheaplip.report.read import Run, Study, number, section
-from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, percent, radius, strength
+from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, radius, strength
 
 __all__ = ["Cell", "Column", "Group", "cell", "columns", "groups"]
 
@@ -96,11 +96,14 @@ def columns(study: Study) -> list[Column]:
     ordered = sorted(robust, key=lambda key: (strength(robust[key][0]), robust[key]))
     radii = {key: value for row in rows for key in section(row, "certified") if (value := _radius(key)) is not None}
     certified = sorted(radii.items(), key=lambda item: item[1])
-    test = Column(("accuracy", "test"), "test", "accuracy", percent, 1)
+    kind = study.kind
+    write, better = kind.write, kind.better
+    test = Column((kind.section, "test"), "test", kind.head, write, better)
     others = [
-        Column(("accuracy", "train"), "training", "accuracy", percent, 1),
-        *(Column(("robust", key), attack_title(robust[key][0]), _size(*robust[key]), percent, 1) for key in ordered),
-        *(Column(("certified", key), "certified", f"ε = {radius(value)}", percent, 1) for key, value in certified),
+        Column((kind.section, "train"), "training", kind.head, write, better),
+        Column(("mae", "test"), "test", kind.head.replace(kind.noun, "MAE"), write, better),
+        *(Column(("robust", key), attack_title(robust[key][0]), _size(*robust[key]), write, better) for key in ordered),
+        *(Column(("certified", key), "certified", f"ε = {radius(value)}", write, better) for key, value in certified),
         Column(("lipschitz", "lower"), "quotient", "largest found", figure, -1),
         Column(("lipschitz", "upper"), "Lipschitz", "upper bound", figure, -1),
         Column(("lam",), "λ or μ", "at the end", figure),

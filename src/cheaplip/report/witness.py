@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from cheaplip.report.kind import Kind
 from cheaplip.report.plot import Figure, Plotly, layout
 from cheaplip.report.png import data_uri
 from cheaplip.report.read import Run, number, section
@@ -36,7 +38,7 @@ class Witness:
     Attributes:
         images: (name, alternative text, data URI) of u, v and v − u; none for tabular data.
         bars: of tabular data.
-        predictions: at u and at v.
+        predictions: at u and at v, to be written.
         facts: the pair's distance and quotient, in words.
     """
 
@@ -45,11 +47,11 @@ class Witness:
     missing: str = ""
     images: tuple[tuple[str, str, str], ...] = ()
     bars: Figure | None = None
-    predictions: tuple[Prediction, Prediction] | None = None
+    predictions: tuple[object, object] | None = None
     facts: str = ""
 
 
-def witness(group: Group) -> Witness:
+def witness(group: Group, kind: Kind) -> Witness:
     """The pair of a configuration's first run."""
     run = group.runs[0]
     pair = section(run.exhibits, "witness")
@@ -58,7 +60,8 @@ def witness(group: Group) -> Witness:
     u, v, shape = _floats(pair.get("u")), _floats(pair.get("v")), pair.get("shape")
     outputs = section(pair, "outputs")
     fu, fv = _floats(outputs.get("u")), _floats(outputs.get("v"))
-    both = (_prediction(fu), _prediction(fv)) if fu and fv else None
+    told = partial(_answer, kind) if kind.errors else _prediction
+    both = (told(fu), told(fv)) if fu and fv else None
     shown = Witness(group, run.seed, predictions=both, facts=_facts(pair, fu, fv))
     if not u or not v:
         return _with(shown, missing="The inputs are too large to be kept for a report, or were not recorded.")
@@ -155,6 +158,10 @@ def _prediction(outputs: Sequence[float]) -> Prediction:
     """The largest output and its softmax."""
     top = max(range(len(outputs)), key=lambda label: outputs[label])
     return Prediction(top, 1 / sum(math.exp(value - outputs[top]) for value in outputs))
+
+
+def _answer(kind: Kind, outputs: Sequence[float]) -> str:
+    return ", ".join(kind.tell(value) for value in outputs)
 
 
 def _facts(pair: Any, fu: Sequence[float], fv: Sequence[float]) -> str:

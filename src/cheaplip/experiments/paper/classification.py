@@ -68,7 +68,7 @@ def train_and_measure(
         job: where, and how to report.
     """
     data = _data(config.data).to(config.resolved_device)
-    selection = Selection(job.folder, data, config.target, samples=measures.scored, epsilon=EPSILON)
+    selection = Selection(job.folder, data, config.steered_to, samples=measures.scored, epsilon=EPSILON)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CheaplipWarning)  # the checkpoints' warnings are kept in their rows
         finished = train(
@@ -92,7 +92,7 @@ def train_and_measure(
             {
                 "name": name if rule == "validation" else f"{name}, best on test",
                 "method": config.method,
-                "target": config.target if config.method in ("clip", "weight") else None,
+                "target": config.steered_to if config.method in ("clip", "weight") else None,
                 "rule": rule,
                 "epoch": line["epoch"],
                 **metrics,

@@ -1,0 +1,58 @@
+"""The controller of a training's λ, its speed fitted to the length of the run."""
+
+from torch import Tensor, nn
+
+from cheaplip.discrepancy import DiscrepancyPrinciple
+from cheaplip.experiments.config import TrainConfig
+from cheaplip.experiments.data import Data
+from cheaplip.experiments.methods import STEERED
+from cheaplip.experiments.tasks import Task
+
+__all__ = ["check_target", "controller"]
+
+_SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
+_LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's figure is mostly noise
+_GAIN = 0.8  # the figure improves by itself as the rate falls: λ leans against it at once
+
+
+def check_target(config: TrainConfig, data: Data) -> None:
+    """Raise a ``ValueError`` if a method that is steered has no target, or one that a constant reaches."""
+    if config.method in STEERED and config.steered_to is not None:
+        data.task.goal(config.steered_to, data.train.y)
+
+
+def controller(
+    penalty: nn.Module | None, config: TrainConfig, task: Task, y: Tensor, total_steps: int
+) -> DiscrepancyPrinciple | None:
+    """What steers ``penalty``; None where there is nothing to steer, or no target.
+
+    λ's speed follows the length of the run: thirty memories of the moving average, or more.
+
+    Args:
+        penalty: with its λ.
+        config: of the run.
+        task: what the target means.
+        y: training labels.
+        total_steps: of the run.
+
+    Raises:
+        ValueError: the target is missing, or a constant reaches it.
+    """
+    if penalty is None or config.steered_to is None:
+        return None
+    goal = task.goal(config.steered_to, y)
+    if config.rule == "additive":
+        return DiscrepancyPrinciple(penalty, goal, mode=task.mode, rule="additive", rate=config.rate or 1e-3)
+    memory = min(100.0, max(10.0, total_steps / 30))
+    slow = config.method == "weight"
+    return DiscrepancyPrinciple(
+        penalty,
+        goal,
+        mode=task.mode,
+        rate=config.rate or (_SLOW if slow else 1.0) / max(memory, _LEAST_STEPS),
+        gain=0.0 if slow else _GAIN,
+        damping=3 / _SLOW if slow else 3.0,
+        smoothing=1 - 1 / memory,
+        width=task.width(goal),
+        bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
+    )
