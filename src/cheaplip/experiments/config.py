@@ -40,7 +40,7 @@ class TrainConfig:
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """digits, mnist, fashion-mnist, file.npz, file.csv, or package.module:function"""
+    """digits, mnist, fashion-mnist, file.npz, file.csv, a folder of images by class, or package.module:function"""
     label: str | None = None
     """the label's column in a CSV file"""
     task: str = "classification"

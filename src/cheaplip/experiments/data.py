@@ -18,6 +18,7 @@ from torch import Tensor
 from cheaplip.domain import Box
 from cheaplip.experiments import idx
 from cheaplip.experiments.idx import DataError
+from cheaplip.experiments.image_folder import read_images
 from cheaplip.experiments.readers import call, read_csv, read_npz, refuse_non_finite
 from cheaplip.experiments.tasks import TASKS, Task
 
@@ -99,10 +100,10 @@ def load(
     Args:
         source: ``digits`` (ships with scikit-learn), ``mnist`` or ``fashion-mnist`` (see
             :func:`cheaplip.experiments.idx.images_and_labels`), a ``.npz`` file with arrays x and y, a ``.csv`` file
-            whose first line names the columns, or ``package.module:function``, a function without arguments that
-            returns (x, y) or a :class:`Data`; the current folder is importable. Labels are 0, 1, …, classes − 1,
-            but in a ``.csv`` file anything: its sorted values are numbered. For regression y holds finite numbers,
-            (N,) or (N, k).
+            whose first line names the columns, a folder with a folder of images for each class, or
+            ``package.module:function``, a function without arguments that returns (x, y) or a :class:`Data`; the
+            current folder is importable. Labels are 0, 1, …, classes − 1, but in a ``.csv`` file anything: its sorted
+            values are numbered. For regression y holds finite numbers, (N,) or (N, k).
         label: the column of a ``.csv`` file that holds the classes, or the numbers.
         task: ``classification`` or ``regression``.
         split_seed: the same seed gives the same split.
@@ -126,7 +127,7 @@ def load(
     if task not in TASKS:
         raise DataError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
     numbers = task == "regression"
-    if numbers and source in _BUILT_IN:
+    if numbers and (source in _BUILT_IN or Path(source).is_dir()):
         raise DataError(f"{source} holds classes, not numbers: leave --task regression out, or name other data")
     if source in idx.NAMES:
         return _official(source, validation, split_seed)
@@ -137,7 +138,7 @@ def load(
     y = _numbers(found[1], len(x), source) if numbers else _labels(found[1], len(x), source)
     train, test_part, held_out = _split(y, source, (test, validation), split_seed)
     parts = (Split(x[rows], y[rows]) for rows in (train, held_out, test_part))
-    return _describe(Path(source).name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
+    return _describe(Path(source).resolve().name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
 
 
 def _official(name: str, validation: float, seed: int) -> Data:
@@ -218,6 +219,8 @@ def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data"
         return read_npz(_existing(source))
     if _has_suffix(source, ".csv"):
         return read_csv(_existing(source), label, task=task)
+    if Path(source).is_dir():
+        return read_images(Path(source))
     if ":" in source:
         found = call(source)
         if isinstance(found, Data):
@@ -229,7 +232,7 @@ def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data"
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise DataError(
         f"unknown data {source!r}: expected {', '.join(_BUILT_IN)}, a .npz or .csv file, "
-        f"or package.module:function{hint}"
+        f"a folder with a folder of images for each class, or package.module:function{hint}"
     )
 
 
