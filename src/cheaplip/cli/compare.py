@@ -20,6 +20,7 @@ from cheaplip.cli.console import (
 from cheaplip.cli.figures import Wording, wording
 from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
 from cheaplip.cli.report import finish_with_report
+from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.experiments.compare import Attack, Summary, compare, summarise
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data
@@ -38,7 +39,7 @@ class _SharedOptions(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(TrackingOptions):
     """Train several methods on the same data, attack them all, and print one table."""
 
     config: _SharedOptions
@@ -65,6 +66,7 @@ class Compare:
 
     def __call__(self, interrupt: Interrupt) -> None:
         """Train and attack, then print the table."""
+        self.trackers(RunFolder(self.out))  # so that a missing package is told before anything is replaced
         data = load_data(self.config)
         methods = parse_names("methods", self.methods, METHODS)
         seeds = parse_seeds(self.seeds)
@@ -87,6 +89,7 @@ class Compare:
                 attacking=attack_bar(bar, interrupt),
                 stop=interrupt,
                 overwrite=self.overwrite,
+                trackers=self.trackers,
             )
         if self.json:
             print_json(rows)

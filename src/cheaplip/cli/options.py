@@ -71,7 +71,8 @@ def check_seconds(seconds: float) -> None:
         raise ConfigError(f"seconds: expected a finite number of at least 0, got {seconds}")
 
 
-_HOW = ("resume", "overwrite", "json")  # options that change how results are made or shown, and not what they are
+# Options that change how results are made or shown, and not what they are.
+_HOW = ("resume", "overwrite", "json", "tensorboard", "mlflow")
 
 
 def command_line(name: str, command: Any) -> str:

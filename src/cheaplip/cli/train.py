@@ -6,6 +6,7 @@ from pathlib import Path
 from cheaplip.cli.console import Interrupt, metrics_table, print_json, progress_display, show_table, training_bar
 from cheaplip.cli.options import command_line, load_data
 from cheaplip.cli.report import finish_with_report
+from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.experiments import training
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.processes import leads, processes
@@ -15,7 +16,7 @@ __all__ = ["Train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(TrackingOptions):
     """Train one model and leave a run's folder; torchrun -m cheaplip train … uses several processes."""
 
     config: TrainConfig
@@ -31,6 +32,7 @@ class Train:
     def __call__(self, interrupt: Interrupt) -> None:
         """Train, then print the metrics."""
         folder = RunFolder(self.out)
+        trackers = self.trackers(folder)
         with processes(self.config.resolved_device), progress_display() as bar:
             data = load_data(self.config)
             metrics = training.train(
@@ -41,6 +43,7 @@ class Train:
                 overwrite=self.overwrite,
                 progress=training_bar(bar, self.config.method) if leads() else None,
                 stop=interrupt,
+                trackers=trackers,
             )
         if not metrics:  # another process has them
             return

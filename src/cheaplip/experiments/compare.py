@@ -14,6 +14,7 @@ from cheaplip.experiments.methods import STEERED
 from cheaplip.experiments.naming import run_name
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.experiments.subjects import of_run
+from cheaplip.experiments.tracking import Tracker
 from cheaplip.experiments.training import Progress, train
 
 __all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
@@ -42,6 +43,7 @@ def compare(
     attacking: Callable[[str, str, int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     overwrite: bool = False,
+    trackers: Callable[[RunFolder], Sequence[Tracker]] = lambda _: (),
 ) -> list[dict[str, Any]]:
     """Train and attack every configuration with every seed; returns the rows of ``results.json``.
 
@@ -58,13 +60,14 @@ def compare(
         attacking: called with (run, attack, inputs done, inputs in all).
         stop: see :func:`cheaplip.experiments.training.train`.
         overwrite: replace these runs, where they are there already.
+        trackers: makes a training's trackers from its folder.
 
     Raises:
         RunError: ``out`` holds something else than a comparison, or another process is at work in it.
     """
     with RunFolder(out).locked():
         _claim(out, [out / run_name(name, seed) for name in configs for seed in seeds], overwrite=overwrite)
-        return _compare(configs, seeds, data, out, attacks, progress, attacking, stop, certify_at)
+        return _compare(configs, seeds, data, out, attacks, progress, attacking, stop, certify_at, trackers)
 
 
 def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
@@ -88,6 +91,7 @@ def _compare(
     attacking: Callable[[str, str, int, int], None] | None,
     stop: Callable[[], bool],
     certify_at: Sequence[float],
+    trackers: Callable[[RunFolder], Sequence[Tracker]],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     table = RunFolder(out)
@@ -103,6 +107,7 @@ def _compare(
                 resume=folder.exists(),
                 progress=None if progress is None else progress(run),
                 stop=stop,
+                trackers=trackers(folder),
             )
             for attack in attacks:
                 key, samples = robust_key(attack.name, attack.epsilon), len(data.test.x[: attack.samples])

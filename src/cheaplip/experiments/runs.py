@@ -30,6 +30,7 @@ _FILES = (  # in the order they are removed: what is left after a crash is a run
     "card.json",
     "card.md",
     "command.json",
+    "mlflow.json",
     "report.json",
     "report.html",
     "history.jsonl",
@@ -45,7 +46,8 @@ class RunFolder:
     results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``, and
     ``checkpoint.previous.safetensors``: all state, to resume. ``witness.safetensors``: the pair with the largest
     quotient found. ``report.json``: what a report shows of the model; ``command.json``: the command that made the run.
-    ``certified.csv``: a radius for each test input. ``card.json`` and ``card.md``: the model card. Nothing is ever
+    ``certified.csv``: a radius for each test input. ``card.json`` and ``card.md``: the model card.
+    ``mlflow.json``: where the run is tracked. Nothing is ever
     unpickled.
     """
 

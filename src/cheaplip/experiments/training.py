@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,12 +19,14 @@ from cheaplip.experiments import methods
 from cheaplip.experiments.checkpoints import unpack
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import Data, DataError, Split
+from cheaplip.experiments.endings import DivergedError, Interrupted
 from cheaplip.experiments.multipliers import CERTIFIED_RISE, Multipliers, one_cycle
 from cheaplip.experiments.outcome import finish
 from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all_, hold_own_, leads
 from cheaplip.experiments.runs import RunError, RunFolder, versions
 from cheaplip.experiments.steering import controller
 from cheaplip.experiments.subjects import untrained
+from cheaplip.experiments.tracking import Tracker, pictures, tracked
 from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 
@@ -39,14 +41,6 @@ _APART = 1_000_003  # between the seeds of processes
 _MARGIN = 0.45  # of the data's ε
 _RISE = 0.3  # part of the run in which the learning rate rises
 _PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
-
-
-class DivergedError(RunError):
-    """The loss became NaN or infinite."""
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error: the run can be continued
-    """The run was asked to stop; its state is saved."""
 
 
 class Training:
@@ -354,6 +348,7 @@ def train(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> dict[str, Any]:
     """Train, leaving a run's folder; returns its metrics (in several processes: in the first one, which writes).
 
@@ -367,6 +362,7 @@ def train(
         stop: asked after each step; True saves the state and raises :class:`Interrupted`.
         on_epoch: called with the model and the epoch's numbers; what it returns joins them in ``history.jsonl``. An
             epoch that a resumed run repeats is shown to it again, as it was.
+        trackers: told of the training by the process that writes; a finished run tells them nothing.
 
     Raises:
         RunError: the folder is in the way, in use, cannot be written to, or holds a run with other options.
@@ -394,7 +390,9 @@ def train(
                 training.load_state(unpack(checkpoint))
             if leads():
                 folder.write_history(training.history)
-            return _train(training, folder, progress, stop, on_epoch)
+            trackers = trackers if leads() else ()
+            with tracked(trackers, asdict(config), training.epoch + 1):
+                return _train(training, folder, progress, stop, on_epoch, trackers)
 
 
 def _train(
@@ -403,6 +401,7 @@ def _train(
     progress: Progress | None,
     stop: Callable[[], bool],
     on_epoch: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None,
+    trackers: Sequence[Tracker],
 ) -> dict[str, Any]:
     config = training.config
     saved = time.monotonic()
@@ -429,6 +428,8 @@ def _train(
                 line |= on_epoch(training.model, line)
             if leads():
                 folder.append_history(line)
+                for tracker in trackers:
+                    tracker.epoch(line)
         interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.resolved_epochs
         every = config.checkpoint_epochs
         if interrupted or late or last or (ended and every is not None and training.epoch % every == 0):
@@ -441,16 +442,19 @@ def _train(
             raise Interrupted
     report()
     training.hold_all()
-    return _finish(training, folder) if leads() else {}
+    return _finish(training, folder, trackers) if leads() else {}
 
 
-def _finish(training: Training, folder: RunFolder) -> dict[str, Any]:
+def _finish(training: Training, folder: RunFolder, trackers: Sequence[Tracker]) -> dict[str, Any]:
     config, data, model = training.config, training.data, training.model
     training.task.check_model(model, data.test.x[:256], data.outputs)
     lower, witness = training.lower(size=config.search)
     penalty = training.objective.penalty
     lam = None if penalty is None else float(penalty.get_buffer("lam"))
-    return finish(folder, config, data, model, lower=lower, witness=witness, lam=lam, history=training.history)
+    metrics = finish(folder, config, data, model, lower=lower, witness=witness, lam=lam, history=training.history)
+    for tracker in trackers:
+        tracker.finish(metrics, pictures(*witness, data.domain))
+    return metrics
 
 
 def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
