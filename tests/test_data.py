@@ -362,7 +362,7 @@ def test_a_function_that_fails(body: str, message: str, module: Callable[[str], 
         pytest.param(
             "mnits",
             "unknown data 'mnits': expected digits, mnist, fashion-mnist, a .npz or .csv file, "
-            "or package.module:function; did you mean 'mnist'?",
+            "a folder of images by class, or package.module:function; did you mean 'mnist'?",
             id="typo",
         ),
         pytest.param("MNIST", "did you mean 'mnist'?", id="case"),

@@ -232,6 +232,12 @@ def test_pgd_finds_the_worst_error_of_a_linear_model(slope):
     )
 
 
+def test_an_unknown_attack_is_refused(slope):
+    x = torch.full((1, 2), 0.5)
+    with pytest.raises(ValueError, match=r"^attack: expected one of noise, pgd, got 'fgsm'$"):
+        Regression().attacked("fgsm", slope, x, x[:, :1], epsilon=0.1, domain=Box(0.0, 1.0))
+
+
 def test_noise_adds_its_variance(slope):
     x = torch.full((20_000, 2), 0.5)
     found = Regression().attacked("noise", slope, x, slope(x).detach(), epsilon=0.3, domain=Box(0.0, 1.0))

@@ -61,8 +61,11 @@ def told(folder):
 
 def test_the_headline_compares_errors_in_the_labels_units(study):
     said = told(study)
-    assert said.sentence == "Under L2-PGD of up to 0.2, CLIP is off by only 40.0 price; plain training, by 90.0 price."
-    assert "Left alone, they are off by 25.0 price and 24.0 price." in said.details
+    assert (
+        said.sentence
+        == "Under L2-PGD of up to 0.2, CLIP is off by only 40.0 in price; plain training, by 90.0 in price."
+    )
+    assert "Left alone, they are off by 25.0 in price and 24.0 in price." in said.details
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_the_page_shows_errors_and_says_what_is_missing_and_why(study):
     assert "Who is taken for whom" not in text
     assert "No accuracies, no confusion matrix and no AutoAttack: the labels are numbers, not classes." in text
     assert "No certified intervals" in text
-    assert "u: 12.5 price; v: 37.5 price." in text
+    assert "u: 12.5 in price; v: 37.5 in price." in text
     assert "target 20<" in text
     titles = re.findall(r"Line plot over epochs, ([^:]*):", text)
     assert titles == ["RMSE in training", "RMSE on validation data", "Loss"]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from cheaplip.cli import run
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import load
 from cheaplip.experiments.runs import RunError, RunFolder
-from cheaplip.experiments.tracking import MLflow, pictures
+from cheaplip.experiments.tracking import MLflow, TensorBoard, pictures
 from cheaplip.experiments.training import DivergedError, Interrupted, train
 
 TINY = {"epochs": 3, "model": "mlp:16", "activation": "tanh", "probe": 2, "search": 8, "batch_size": 200, "held_out": 0}
@@ -156,6 +157,19 @@ def test_two_processes_write_one_event_file_and_a_comparison_one_for_each_run(tm
         assert len(list((tmp_path / "all" / name / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
+def test_epochs_that_a_crash_lost_are_told_once(digits, tmp_path):
+    needs_tensorboard()
+    config, folder = TrainConfig(data="digits", **TINY, checkpoint_every=3), RunFolder(tmp_path / "run")
+    lines = iter([{}, {}])
+    with pytest.raises(StopIteration):
+        train(config, digits, folder, on_epoch=lambda *_: next(lines), trackers=[TensorBoard(tmp_path / "events")])
+    assert [event.step for event in events(tmp_path / "events").Scalars("epoch/loss")] == [1, 2]
+    time.sleep(1.1)  # event files are told apart by the second they are made in
+    train(config, digits, folder, resume=True, trackers=[TensorBoard(tmp_path / "events")])
+    assert [event.step for event in events(tmp_path / "events").Scalars("epoch/loss")] == [1, 2, 3]
+
+
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason="needs the extra mlflow")
@@ -260,7 +274,5 @@ def test_a_missing_package_is_one_line_before_anything_is_made(
 def test_nowhere_to_write_events_is_an_error_of_the_run(digits, tmp_path):
     needs_tensorboard()
     (tmp_path / "file").write_text("in the way")
-    from cheaplip.experiments.tracking import TensorBoard
-
     with pytest.raises(RunError, match=r"cannot write to .*file/tensorboard"):
         TensorBoard(tmp_path / "file" / "tensorboard").start({}, 1)

@@ -139,6 +139,8 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
+        if isinstance(self.target, str) and self.target != "unset":
+            raise ConfigError(f"target: expected a number or None, got {self.target!r}")
         if isinstance(self.target, int | float) and (wrong := task.check_target(self.target)):
             raise ConfigError(f"target: {wrong}")
         for name, least in _LEAST.items():

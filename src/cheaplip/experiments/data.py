@@ -232,7 +232,7 @@ def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data"
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise DataError(
         f"unknown data {source!r}: expected {', '.join(_BUILT_IN)}, a .npz or .csv file, "
-        f"a folder with a folder of images for each class, or package.module:function{hint}"
+        f"a folder of images by class, or package.module:function{hint}"
     )
 
 

@@ -50,7 +50,9 @@ class Kind:
 
     def tell(self, value: float) -> str:
         """A figure in a sentence."""
-        return f"{figure(value)} {self.unit}".rstrip() if self.errors else percent(value)
+        if not self.errors:
+            return percent(value)
+        return f"{figure(value)} in {self.unit}" if self.unit else figure(value)
 
 
 def kind_of(rows: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> Kind:

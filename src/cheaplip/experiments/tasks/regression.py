@@ -146,6 +146,8 @@ class Regression(Task):
         one down, for where an error is small both ways may lead to larger ones; the largest counts. An attack proves
         nothing about what a better one would find: its error is a lower bound of the worst one.
         """
+        if name not in self.attacks(domain):
+            raise ValueError(f"attack: expected one of {', '.join(self.attacks(domain))}, got {name!r}")
         if not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"epsilon: expected a finite number of at least 0, got {epsilon}")
         generator = torch.Generator(x.device).manual_seed(seed)

@@ -45,9 +45,9 @@ class MLflow:
         self.last = 0
         self.lost = False
 
-    def start(self, config: Mapping[str, Any], first: int) -> None:
+    def start(self, config: Mapping[str, Any], first: int) -> None:  # noqa: ARG002 - repeated epochs say the same
         try:
-            self._open(config, first)
+            self._open(config)
         except Exception as error:  # each kind of store has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RunError(f"mlflow: cannot track to {self.uri}: {reason}") from error
@@ -65,14 +65,14 @@ class MLflow:
     def stop(self, ending: tracker.Ending) -> None:
         self._send(partial(self.client.set_terminated, self.run, _STATUS[ending]))
 
-    def _open(self, config: Mapping[str, Any], first: int) -> None:
+    def _open(self, config: Mapping[str, Any]) -> None:
         """Continue the run of ``mlflow.json`` if it is in this store, else begin one."""
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
         self.client = MlflowClient(tracking_uri=self.uri)
         kept = self.folder / "mlflow.json"
-        known = json.loads(kept.read_text()) if first > 1 and kept.is_file() else {}
+        known = json.loads(kept.read_text()) if kept.is_file() else {}
         if known.get("uri") == self.uri:
             self.run = str(known["run"])
             self.client.update_run(self.run, status="RUNNING")
