@@ -59,7 +59,7 @@ def here(folder, monkeypatch):
 
 
 DATA = ["table.csv", "--label", "price", "--task", "regression"]
-TINY = ["--model", "mlp:16", "--probe", "4", "--search", "16"]
+TINY = ["--model", "mlp:16", "--probe", "0", "--search", "16"]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_run_meets_its_error_from_above_and_is_measured_in_the_labels_units(fi
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     assert {"train_rmse", "validation_rmse", "validation_mae", "lam", "largest"} <= set(history[-1])
     assert history[-1]["train_rmse"] == pytest.approx(metrics["rmse"]["train"], rel=0.1)
-    assert 0.3 < history[-1]["tracking"] < 1.1  # both ends of the ratio in the labels' units
+    assert 0.3 < history[-1]["largest"] / metrics["lipschitz"]["lower"] < 1.1  # both in the labels' units
     shown = json.loads((finished / "report.json").read_text())
     assert "confusion" not in shown
     assert [len(several[0]) for several in shown["answers"].values()] == [80, 80]
@@ -156,7 +156,8 @@ def test_errors_grow_with_noise_and_under_attack_and_stay_within_the_certificate
 
 
 def test_a_comparison_prints_errors(here, tmp_path, capsys):
-    arguments = ["compare", *DATA, "--target", "25", "--epochs", "2", *TINY, "--epsilon", "0.1", "--noise", "0.1"]
+    arguments = ["compare", *DATA, "--target", "25", "--epochs", "1", *TINY, "--epsilon", "0.1", "--noise", "0.1"]
+    arguments += ["--samples", "20", "--adversarial-steps", "1"]
     assert run([*arguments, "--methods", "plain,weight,clip,adversarial", "--out", str(tmp_path / "all")]) == 0
     out = capsys.readouterr().out
     assert "errors: RMSE, in the label's units" in out
@@ -269,18 +270,17 @@ def test_a_standardised_network_has_one_scale_for_all_outputs():
     assert outer_bracket.upper == pytest.approx(scale * inner_bracket.upper, rel=1e-6)
 
 
-@pytest.mark.parametrize("steps", [7, 20], ids=["mid-epoch", "later"])
-def test_an_interrupted_regression_continues_bit_for_bit(steps, here, tmp_path):
+def test_an_interrupted_regression_continues_bit_for_bit(here, tmp_path):
     from cheaplip.experiments.config import TrainConfig
     from cheaplip.experiments.runs import RunFolder
     from cheaplip.experiments.training import Interrupted, train
 
     config = TrainConfig(
-        data="table.csv", label="price", task="regression", target=25, epochs=3, model="mlp:8", probe=0, search=4
+        data="table.csv", label="price", task="regression", target=25, epochs=2, model="mlp:8", probe=0, search=4
     )
     data = load("table.csv", label="price", task="regression")
     whole = train(config, data, RunFolder(tmp_path / "whole"))
-    left = iter(range(steps))
+    left = iter(range(55))  # into the second epoch
     with pytest.raises(Interrupted):
         train(config, data, RunFolder(tmp_path / "part"), stop=lambda: next(left, None) is None)
     again = train(config, data, RunFolder(tmp_path / "part"), resume=True)

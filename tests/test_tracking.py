@@ -11,13 +11,14 @@ import torch
 
 from cheaplip import Box, CheaplipWarning
 from cheaplip.cli import run
+from cheaplip.experiments.compare import compare
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import load
 from cheaplip.experiments.runs import RunError, RunFolder
 from cheaplip.experiments.tracking import MLflow, TensorBoard, pictures
 from cheaplip.experiments.training import DivergedError, Interrupted, train
 
-TINY = {"epochs": 3, "model": "mlp:16", "activation": "tanh", "probe": 2, "search": 8, "batch_size": 200, "held_out": 0}
+TINY = {"epochs": 3, "model": "mlp:16", "activation": "tanh", "probe": 1, "search": 8, "batch_size": 200, "held_out": 0}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
 
 
@@ -132,8 +133,9 @@ def test_tensorboard_holds_each_epoch_once_the_final_figures_and_the_pair(tmp_pa
     assert "--tensorboard" not in json.loads((out / "command.json").read_text())["command"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
-def test_two_processes_write_one_event_file_and_a_comparison_one_for_each_run(tmp_path):
+def test_two_processes_write_one_event_file(tmp_path):
     needs_tensorboard()
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "cheaplip"]
@@ -141,20 +143,25 @@ def test_two_processes_write_one_event_file_and_a_comparison_one_for_each_run(tm
     subprocess.run([*command, *arguments], check=True, capture_output=True)
     assert len(list((out / "tensorboard").iterdir())) == 1
     assert [event.step for event in events(out / "tensorboard").Scalars("epoch/loss")] == [1, 2, 3]
-    several = [
-        "compare",
-        "digits",
-        "--methods",
-        "plain,weight",
-        "--attacks",
-        "noise",
-        "--samples",
-        "9",
-        "--tensorboard",
-    ]
-    assert run([*several, "--tensorboard", "--out", str(tmp_path / "all"), *OPTIONS]) == 0
-    for name in ("plain-seed0", "weight-seed0"):
-        assert len(list((tmp_path / "all" / name / "tensorboard").iterdir())) == 1
+
+
+def test_only_the_process_that_leads_tells(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("cheaplip.experiments.training.leads", lambda: False)
+    notes, config = Notes(), TrainConfig(data="digits", **{**TINY, "epochs": 1})
+    assert train(config, digits, RunFolder(tmp_path / "run"), trackers=[notes]) == {}
+    assert notes.told == []
+
+
+def test_each_run_of_a_comparison_has_trackers_of_its_own(digits, tmp_path):
+    told = {}
+
+    def trackers(folder):
+        return [told.setdefault(folder.path.name, Notes())]
+
+    configs = {"plain": TrainConfig(data="digits", **{**TINY, "method": "plain", "epochs": 1})}
+    compare(configs, [0, 1], digits, tmp_path / "all", attacks=[], trackers=trackers)
+    assert list(told) == ["plain-seed0", "plain-seed1"]
+    assert all([what for what, *_ in notes.told] == ["start", "epoch", "finish", "stop"] for notes in told.values())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
