@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cheaplip import Box
+from cheaplip import Box, CheaplipWarning
 from cheaplip.experiments import data, idx
 from cheaplip.experiments.data import Data, DataError, Split, load
 
@@ -988,3 +989,26 @@ def test_the_public_names_exist_and_are_sorted() -> None:
         assert module.__all__ == sorted(
             module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
         )
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ((1.0, 1.0, 300.0), "feature 2 .* deviation of 300, the median feature one of 1"),
+        ((0.1, 0.1, 20.0), "feature 2"),
+        ((900.0, 900.0, 900.0), None),
+        ((0.1, 0.1, 5.0), None),
+        ((1.0, 50.0, 1.0), None),
+        ((1e-6, 1e-6, 0.5), None),
+    ],
+)
+def test_features_in_different_units_are_warned_of(scales, expected, tmp_path):
+    x = np.tile([-1.0, 1.0], 30)[:, None] * np.array(scales)
+    np.savez(tmp_path / "d.npz", x=x * np.sqrt(59 / 60), y=np.repeat([0, 1], 30))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load(str(tmp_path / "d.npz"))
+    found = [str(w.message) for w in caught if w.category is CheaplipWarning]
+    assert len(found) == (expected is not None)
+    if expected:
+        assert re.search(expected, found[0])

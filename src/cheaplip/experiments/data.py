@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from cheaplip.domain import Box
+from cheaplip.errors import CheaplipWarning
 from cheaplip.experiments import idx
 from cheaplip.experiments.idx import DataError
 from cheaplip.experiments.image_folder import read_images
@@ -25,6 +27,7 @@ from cheaplip.experiments.tasks import TASKS, Task
 __all__ = ["Data", "DataError", "Split", "load"]
 
 _BUILT_IN = ("digits", *idx.NAMES)
+_UNEVEN = 100.0  # times the median feature's standard deviation, or 1 if that is more
 _SAMPLE = 256  # inputs looked at for the distance between two of them
 
 
@@ -135,10 +138,25 @@ def load(
     if isinstance(found, Data):
         return _check_data(found, source, task)
     x, domain = _inputs(found[0], source)
+    _check_units(x, source)
     y = _numbers(found[1], len(x), source) if numbers else _labels(found[1], len(x), source)
     train, test_part, held_out = _split(y, source, (test, validation), split_seed)
     parts = (Split(x[rows], y[rows]) for rows in (train, held_out, test_part))
     return _describe(Path(source).resolve().name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
+
+
+def _check_units(x: Tensor, source: str) -> None:
+    """Warn where one feature would decide every distance."""
+    spread = x.flatten(1).std(dim=0) if len(x) > 1 else x.new_zeros(1)
+    usual, largest = float(spread.median()), float(spread.max())
+    if largest > _UNEVEN * max(usual, 1 / _UNEVEN):
+        warnings.warn(
+            f"{source}: feature {int(spread.argmax())} (counted from 0) has a standard deviation of {largest:.3g}, the "
+            f"median feature one of {usual:.3g}: distances weigh features as they come, and a network may not learn "
+            "from such numbers at all; scale the features first, for example to [0, 1]",
+            CheaplipWarning,
+            stacklevel=3,
+        )
 
 
 def _official(name: str, validation: float, seed: int) -> Data:
