@@ -74,7 +74,7 @@ def test_the_orthogonal_start_depends_on_the_seed_alone():
 
 def test_defaults_follow_the_method():
     certified, clip = TrainConfig(data="digits", method="certified"), TrainConfig(data="digits")
-    assert (certified.resolved_epochs, certified.resolved_activation, certified.resolved_lr) == (20, "relu", 2e-3)
+    assert (certified.resolved_epochs, certified.resolved_activation, certified.resolved_lr) == (20, "relu", 3e-3)
     assert (clip.resolved_epochs, clip.resolved_activation, clip.resolved_lr) == (30, "sigmoid", 0.6)
     own = dataclasses.replace(certified, epochs=7, activation="tanh", lr=1e-3)
     assert (own.resolved_epochs, own.resolved_activation, own.resolved_lr) == (7, "tanh", 1e-3)

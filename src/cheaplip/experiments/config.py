@@ -61,7 +61,7 @@ class TrainConfig:
     batch_size: int | None = None
     """unset: 256 for certified, else 128; less for small data"""
     lr: float | None = None
-    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, else 0.05; certified: 0.002, of Adam"""
+    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, else 0.05; certified: 0.003, of Adam"""
     momentum: float = 0.9
     """Nesterov momentum of SGD"""
     weight_decay: float = 2e-5
@@ -205,7 +205,7 @@ class TrainConfig:
         if self.lr is not None:
             return self.lr
         if self.method == "certified":
-            return 2e-3
+            return 3e-3
         return 0.6 if self.resolved_activation == "sigmoid" and self.model.startswith("mlp:") else 0.05
 
     @property
