@@ -36,12 +36,12 @@ def test_clip_is_as_accurate_as_asked_and_far_more_stable_than_plain_training(na
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_recommended_settings_settle_track_and_reach_the_published_figures(seed, tmp_path):
     data, folder = load("mnist"), RunFolder(tmp_path / "run")
-    train(TrainConfig(data="mnist", seed=seed), data, folder)
+    train(TrainConfig(data="mnist", target=0.982, seed=seed), data, folder)
     metrics = evaluate(folder, attacks=["noise", "pgd-sign", "pgd"], data=data)
     last = folder.history()[20:]
-    assert all(abs(line["train_accuracy"] - 0.98) <= 0.005 for line in last)
+    assert all(abs(line["train_accuracy"] - 0.982) <= 0.005 for line in last)
     assert sum(line["tracking"] for line in last) / len(last) >= 0.8
-    assert metrics["accuracy"]["test"] >= 0.974
+    assert metrics["accuracy"]["test"] >= 0.975
     assert metrics["robust"]["noise@1.0"] >= 0.45
     assert metrics["robust"]["pgd-sign@2.0"] >= 0.87
     assert metrics["robust"]["pgd@2.0"] >= 0.60
