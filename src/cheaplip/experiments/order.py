@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cheaplip.experiments.files import RunError
@@ -31,17 +31,15 @@ def check_order(metrics: Mapping[str, Any], rows: Sequence[tuple[bool, float]]) 
     Raises:
         ContradictionError: names both figures.
     """
-    robust, samples = metrics.get("robust") or {}, metrics.get("robust_samples") or {}
-    for key, attacked in robust.items():
-        name, _, radius = key.partition("@")
-        count = samples.get(key)
-        if name == "noise" or count is None:
-            continue
+    attacks = list(_attacked(metrics))
+    found = {key: (attacked, count) for key, _, attacked, count in attacks}
+    for key, radius, attacked, count in attacks:
         if rows:
-            proved = sum(right and r > float(radius) for right, r in rows[:count]) / count
-            _check(f"certified@{float(radius)}", proved, key, attacked, 0.0)
-        if name == "autoattack" and samples.get(f"pgd@{radius}") == count:
-            _check(key, attacked, f"pgd@{radius}", robust[f"pgd@{radius}"], max(_MISSED, 1 / count))
+            proved = sum(right and r > radius for right, r in rows[:count]) / count
+            _check(f"certified@{radius}", proved, key, attacked, 0.0)
+        weaker = key.replace("autoattack@", "pgd@")
+        if weaker != key and weaker in found and found[weaker][1] == count:
+            _check(key, attacked, weaker, found[weaker][0], max(_MISSED, 1 / count))
         if rows:
             _check(key, attacked, "clean", sum(right for right, _ in rows[:count]) / count, 1 / count)
 
@@ -69,14 +67,9 @@ def check_errors(metrics: Mapping[str, Any], rows: Sequence[Mapping[float, float
     Raises:
         ContradictionError: names both figures.
     """
-    robust, samples = metrics.get("robust") or {}, metrics.get("robust_samples") or {}
-    for key, attacked in robust.items():
-        name, _, radius = key.partition("@")
-        count = samples.get(key)
-        if name == "noise" or count is None:
-            continue
+    for key, radius, attacked, count in _attacked(metrics):
         for epsilon in rows[0] if rows else ():
-            if epsilon >= float(radius):
+            if epsilon >= radius:
                 proved = math.sqrt(sum(row[epsilon] for row in rows[:count]) / count)
                 _check(key, attacked, f"certified@{epsilon}", proved, 1e-5 * proved)
 
@@ -98,6 +91,15 @@ def read_intervals(table: str) -> list[dict[float, float]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"certified.csv cannot be read: {error}; write it again with 'cheaplip certify'") from error
     return [{epsilon: sum(several) / len(several) for epsilon, several in row.items()} for row in found.values()]
+
+
+def _attacked(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, float, int]]:
+    """Key, radius, figure and number of inputs of each attack that keeps to a ball, as noise does not."""
+    samples = metrics.get("robust_samples") or {}
+    for key, figure in (metrics.get("robust") or {}).items():
+        name, _, radius = key.partition("@")
+        if name != "noise" and samples.get(key) is not None:
+            yield key, float(radius), figure, samples[key]
 
 
 def _check(low_name: str, low: float, high_name: str, high: float, slack: float) -> None:
