@@ -382,6 +382,84 @@ def test_state_dict_is_a_snapshot_of_tensors():
     assert all(isinstance(value, torch.Tensor) and torch.equal(value, before[name]) for name, value in state.items())
 
 
+# Lazy penalties
+
+
+class Lazy(Penalty):
+    """A penalty that looks at λ at every fourth call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    @property
+    def due(self) -> bool:
+        return self.calls % 4 == 0
+
+    def forward(self) -> torch.Tensor:
+        self.calls += 1
+        return self.lam
+
+
+@pytest.mark.parametrize("rule", ["multiplicative", "additive"])
+@pytest.mark.parametrize("metric", [0.9, 0.7], ids=str)
+def test_lam_waits_for_a_lazy_penalty_and_moves_as_far(rule, metric):
+    options = {"rule": rule, "rate": 0.01, "warmup": 4, "gain": 0.5}
+    every, steers_every = controlled(**options)
+    lazy = Lazy()
+    steers_lazy = DiscrepancyPrinciple(lazy, 0.75, **options)
+    for call in range(1, 21):
+        before = lazy.lam.item()
+        lazy()
+        steers_every.step(metric)
+        steers_lazy.step(metric)
+        if call % 4:
+            assert lazy.lam.item() == before
+        else:
+            assert lazy.lam.item() == pytest.approx(every.lam.item(), rel=1e-9)
+    assert lazy.lam.item() != 1.0
+
+
+def test_what_a_lazy_penalty_collects_counts_as_its_mean():
+    lazy = Lazy()
+    controller = DiscrepancyPrinciple(lazy, 0.75, smoothing=0.5)
+    for metric in (0.0, 0.2, 0.4, 1.0, 0.6, 0.6, 1.0, 1.0):
+        lazy()
+        controller.step(metric)
+    past = 0.5**4
+    assert controller.average.item() == pytest.approx(past * 0.4 + (1 - past) * 0.8)
+
+
+@pytest.mark.parametrize("calls", [0, 2, 390], ids=lambda calls: f"{calls} calls between")
+def test_a_metric_that_does_not_come_with_each_call_moves_lam_at_once(calls):
+    lazy = Lazy()
+    controller = DiscrepancyPrinciple(lazy, 0.75, rule="additive", rate=0.125)
+    for epoch in range(1, 4):
+        for _ in range(calls):
+            lazy()
+        controller.step(0.9)
+        assert lazy.lam.item() == 1.0 + 0.125 * epoch
+
+
+def test_what_was_collected_survives_a_checkpoint():
+    lazy = Lazy()
+    controller = DiscrepancyPrinciple(lazy, 0.75, rate=0.1)
+    course = torch.rand(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    for metric in course[:6]:
+        lazy()
+        controller.step(metric)
+    other = Lazy()
+    other.calls, other.lam = lazy.calls, lazy.lam.clone()
+    resumed = DiscrepancyPrinciple(other, 0.75, rate=0.1)
+    resumed.load_state_dict(controller.state_dict())
+    for metric in course[6:]:
+        for penalty, steers in ((lazy, controller), (other, resumed)):
+            penalty()
+            steers.step(metric)
+    assert torch.equal(lazy.lam, other.lam)
+    assert lazy.lam.item() != 1.0
+
+
 # Errors
 
 

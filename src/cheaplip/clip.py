@@ -59,6 +59,8 @@ class CLIP(nn.Module):
 
     Attributes:
         largest: the largest quotient last seen, a scalar buffer; an estimate of Lip(f) from below.
+        calls: how many there were in train mode.
+        due: whether the next one regularises.
 
     Raises:
         ValueError: an option is out of range.
@@ -113,8 +115,8 @@ class CLIP(nn.Module):
         self.register_buffer("largest", torch.zeros((), dtype=pairs.u.dtype, device=pairs.u.device))
         self.register_buffer("_mark", torch.zeros_like(self.largest), persistent=False)
         self._anchor = torch.zeros((), device=pairs.u.device, requires_grad=True)
-        self._calls = 0
-        self._due = True
+        self.calls = 0
+        self.due = True
         self._number = enrol(self)
         self._unanswered = 0
         self._checked: weakref.ref[object] | None = None
@@ -193,8 +195,8 @@ class CLIP(nn.Module):
 
     def take_turn(self) -> None:
         """Count a call, and see whether the next is due."""
-        self._calls += 1
-        self._due = self._calls % self.every == 0
+        self.calls += 1
+        self.due = self.calls % self.every == 0
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_checked": None}  # a weak reference travels nowhere
@@ -205,15 +207,15 @@ class CLIP(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The number of calls, which decides when ``every`` is due."""
-        return torch.tensor(self._calls)
+        return torch.tensor(self.calls)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the number of calls."""
-        self._calls = int(state)
-        self._due = self._calls % self.every == 0
+        self.calls = int(state)
+        self.due = self.calls % self.every == 0
 
     def _turn(self) -> bool:
-        due = self._due  # all that a compiled step looks at, so there are two of them at most, due and not due
+        due = self.due  # all that a compiled step looks at, so there are two of them at most, due and not due
         if torch.compiler.is_compiling():
             take_turn(self._mark, self._number)
         else:
@@ -267,11 +269,8 @@ class CLIP(nn.Module):
             levels: the quotients, (n,).
         """
         self.pairs.move_(levels, ends, gradient[len(x) :], weights=weights, norm_in=self.norm_in, stride=self.every)
-        pulls = None
-        if slopes is not None and len(x) > 0:
-            slopes = slopes.clamp_min(torch.finfo(torch.float32).tiny).view(-1, *[1] * (x.dim() - 1))
-            pulls = at_least_float32(gradient[: len(x)]) / slopes
-        self.pairs.renew_(levels, x, pulls, stride=self.every)
+        pulls = gradient[: len(x)] if slopes is not None and len(x) > 0 else None
+        self.pairs.renew_(levels, x, pulls, slopes, stride=self.every)
 
 
 # What the pairs need is known at three places of the backward pass: the slopes at the outputs, the weights at the

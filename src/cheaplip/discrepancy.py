@@ -28,6 +28,9 @@ class DiscrepancyPrinciple:
     trend would close the gap, λ waits (and waits longer before the target is first met). The additive rule is the
     paper's: λ ± ``rate``.
 
+    Where a lazy penalty (:class:`CLIP` with ``every`` above 1) will not look at λ before the next metric comes, metrics
+    are only collected: when λ is needed again, it moves by their mean, as far as it would have moved in as many steps.
+
     Args:
         penalty: any module with a scalar buffer ``lam``, such as :class:`CLIP`.
         target: the metric's target; an accuracy in (0, 1) with ``mode="max"``, a positive loss with ``mode="min"``.
@@ -120,16 +123,17 @@ class DiscrepancyPrinciple:
         self.damping = damping
         self.warmup = warmup
         self.bounds = bounds
-        starts = {"steps": 0.0, "average": target, "slow_average": target, "lean": 0.0}
+        starts = {"steps": 0.0, "average": target, "slow_average": target, "lean": 0.0, "sum": 0.0, "collected": 0.0}
         self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
         self._state["met"] = torch.zeros_like(lam, dtype=torch.bool)
+        self._calls = 0  # of the penalty, when it was last asked
         # numbers as tensors cost an operation less each
         self._constants = {
             name: torch.full_like(lam, number)
             for name, number in {
                 "target": target,
-                "memory": 1 - self.smoothing,
-                "long memory": (1 - self.smoothing) / 2,
+                "past": self.smoothing,
+                "long past": (1 + self.smoothing) / 2,
                 "damping": damping,
                 "patience": _PATIENCE * damping,
                 "up": rate,
@@ -164,13 +168,15 @@ class DiscrepancyPrinciple:
             self._follow(lam)
         state, constants = self._state, self._constants
         value = torch.as_tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
-        value = average(value)
+        total, count = state["sum"].add_(average(value)), state["collected"].add_(constants["one"])
+        if self._can_wait():
+            return
         steps, mean, slow, target = state["steps"], state["average"], state["slow_average"], constants["target"]
-        largest = torch.finfo(lam.dtype).max
+        value, largest = total / count, torch.finfo(lam.dtype).max
         value = torch.where(value == value.clamp(-largest, largest), value, mean)  # an overflowed step says nothing
-        fresh = steps.add_(constants["one"]).reciprocal()
-        mean.lerp_(value, torch.maximum(fresh, constants["memory"]))
-        slow.lerp_(value, torch.maximum(fresh, constants["long memory"]))
+        fresh = count / steps.add_(count)
+        mean.lerp_(value, torch.maximum(fresh, 1 - constants["past"].pow(count)))
+        slow.lerp_(value, torch.maximum(fresh, 1 - constants["long past"].pow(count)))
         error, trend = (mean - target, mean - slow) if self.mode == "max" else (target - mean, slow - mean)
         if self.rule == "additive":
             change = torch.where(error > constants["nothing"], constants["up"], constants["down"])
@@ -187,6 +193,7 @@ class DiscrepancyPrinciple:
                 state["lean"].copy_(lean)
         if self.warmup > 0:
             change = torch.where(steps > self.warmup, change, constants["nothing"])
+        change = change * count
         if torch.compiler.is_compiling():
             change, pace = change * pace, 1.0  # a number that changes from step to step must not be part of a graph
         if self.rule == "additive":
@@ -194,15 +201,27 @@ class DiscrepancyPrinciple:
         else:
             lam.mul_(torch.add(constants["nothing"], change, alpha=pace).exp())
         lam.clamp_(*self.bounds)
+        total.zero_()
+        count.zero_()
+
+    def _can_wait(self) -> bool:
+        """Whether the penalty leaves λ alone until the next metric, if metrics keep coming with each of its calls."""
+        due = getattr(self.penalty, "due", True)
+        if torch.compiler.is_compiling():  # a count of calls is none of a graph's business
+            return not due
+        before, self._calls = self._calls, getattr(self.penalty, "calls", 0)
+        return not due and self._calls == before + 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that changes, in scalars (λ itself is the penalty's)."""
-        return {name: value.long() if name == "steps" else value.clone() for name, value in self._state.items()}
+        state = {name: value.clone() for name, value in self._state.items()}
+        return {**state, "steps": state["steps"].long(), "calls": torch.tensor(self._calls)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned."""
         for name, value in self._state.items():
             value.copy_(state[name])
+        self._calls = int(state["calls"])
 
     def _follow(self, lam: Tensor) -> None:
         """Keep numbers where λ is, and of its type."""

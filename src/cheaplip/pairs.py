@@ -225,20 +225,20 @@ class PairSet(nn.Module):
                 (all but the paper's) climb √stride times as far.
         """
         difference = self.u - self.v
-        if weights is not None:
-            weights = _column(weights.to(self.u).clamp_min(_TINY), self.u)
+        length = _length(difference)
+        weights = None if weights is None else _column(weights.to(self.u).clamp_min(_TINY), self.u)
         gradient = gradient.to(self.u)
         pull_u, pull_v = gradient[: len(self)], gradient[len(self) :]
         if self.step == "power":
-            factor = _length(difference) if weights is None else _length(difference) / weights
-            u, v = self._power_step(difference, factor * pull_u, factor * pull_v, norm_in, stride)
+            factor = length if weights is None else length / weights
+            u, v = self._power_step(difference, length, factor * pull_u, factor * pull_v, norm_in, stride)
         else:
             u, v = ends.to(self.u).chunk(2)
             factor = _column(distance(u - v, norm_in), u)
             factor = factor if weights is None else factor / weights
             u, v = self._gradient_step(difference, factor * pull_u, factor * pull_v, quotients, norm_in, stride)
-        if self.step != "quotient":
-            u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
+            if self.step == "gradient":
+                u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
         u, v = self.domain.project(u), self.domain.project(v)
         # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
         # squeeze together: the quotient of ends that nearly meet is rounding.
@@ -251,16 +251,23 @@ class PairSet(nn.Module):
 
     @torch.no_grad()
     def renew_(
-        self, quotients: Tensor, inputs: Tensor | None = None, pulls: Tensor | None = None, *, stride: int = 1
+        self,
+        quotients: Tensor,
+        inputs: Tensor | None = None,
+        pulls: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        stride: int = 1,
     ) -> None:
         r"""Replace the ``renew`` weakest pairs, of all processes, that are at least ``grace`` steps old.
 
         Args:
             quotients: L of each pair, (size,).
             inputs: where newcomers may start, (k, \*input), k ≥ 1. None: they are drawn as at construction.
-            pulls: J(x)ᵀr for ``inputs`` x and some unit vectors r, (k, \*input). Their lengths are lower bounds of the
-                model's slope there, so newcomers start at the longest, along them. None: at random inputs, in
-                random directions.
+            pulls: J(x)ᵀr for ``inputs`` x and some vectors r, (k, \*input). ‖Jᵀr‖/‖r‖ is a lower bound of the model's
+                slope, so newcomers start where it is largest, along the pull. None: at random inputs, in random
+                directions.
+            lengths: ‖r‖ of each, (k,). None: 1.
             stride: training steps since the last call, each of which would have replaced ``renew`` pairs; at most a
                 quarter of the pairs are replaced at once.
         """
@@ -278,7 +285,9 @@ class PairSet(nn.Module):
             u = self.domain.project(inputs[self._integers(len(inputs), count)].to(self.u))
             v = self._beside(u, self._normal(u))
         else:
-            slopes = distance(at_least_float32(pulls)).nan_to_num(-1.0, posinf=-1.0).to(self.u)
+            slopes = distance(at_least_float32(pulls))
+            slopes = slopes if lengths is None else slopes / lengths.clamp_min(_TINY)
+            slopes = slopes.nan_to_num(-1.0, posinf=-1.0).to(self.u)
             slopes, chosen = slopes.topk(min(count, len(inputs)))
             u = self.domain.project(inputs.index_select(0, chosen).to(self.u))
             v = self._beside(u, pulls.index_select(0, chosen).to(self.u))
@@ -296,18 +305,20 @@ class PairSet(nn.Module):
         self.generator.set_state(state.cpu())
 
     def _power_step(
-        self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm, stride: int
+        self, difference: Tensor, length: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm, stride: int
     ) -> tuple[Tensor, Tensor]:
         steepest = _dual(pull_u - pull_v, norm_in)
         if norm_in == 2:  # where there is no slope, a trace of the old direction remains, and so the old direction
             steepest = torch.add(steepest, difference, alpha=_FAINT)
         else:
             steepest = torch.where(_length(steepest) == 0, difference, steepest)
-        apart = steepest * (_length(difference) / _length(steepest).clamp_min(_TINY))
+        apart = (length / self.scale).clamp(*self.distances[:2]) * (0.5 * self.scale)
+        half = steepest * (apart / _length(steepest).clamp_min(_TINY))
         uphill = pull_u + pull_v
         speed = self.scale / _length(uphill).clamp_min(_TINY)
-        centre = torch.addcmul(self.u.lerp(self.v, 0.5), uphill, speed, value=self.step_size * math.sqrt(stride))
-        return torch.add(centre, apart, alpha=0.5), torch.sub(centre, apart, alpha=0.5)
+        centre = torch.sub(self.u, difference, alpha=0.5)
+        centre = torch.addcmul(centre, uphill, speed, value=self.step_size * math.sqrt(stride))
+        return centre + half, centre - half
 
     def _gradient_step(
         self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, quotients: Tensor, norm_in: Norm, stride: int
