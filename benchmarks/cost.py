@@ -1,8 +1,12 @@
 """Cost of a training step, as a ratio to plain training in the same run: ``python benchmarks/cost.py``.
 
 Every variant takes its turn in each repeat, so that a noisy machine slows all alike; a ratio is the median over the
-repeats of (variant / plain). A lazy variant is timed over a whole cycle of ``every`` steps. Peak memory is that of
-the tensors a step allocates, by the profiler's count, above what is there before it.
+repeats of (variant / plain). A lazy variant is timed over a whole cycle of ``every`` steps; with ``--composed``, for
+networks whose steps take long, a cycle is put together from one step that regularises and one that does not. Peak
+memory is that of the tensors a step allocates, by the profiler's count, above what is there before it.
+
+``--predicted`` compares a step with 512 pairs with what its floating-point operations predict from a plain step:
+forward, backward for the weights and, for pairs and batch, backward for the inputs, each counted by PyTorch.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.experiments.methods import adversarial
@@ -136,8 +141,10 @@ def make_step(
     controller: DiscrepancyPrinciple | None = None
     objective: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
     if name.startswith("clip"):
-        form, _, every = name.removeprefix("clip ").partition(" every ")
+        form, _, every = name.removeprefix("clip ").removesuffix(" idle").partition(" every ")
         clip = CLIP(PairSet(x, size=pairs, domain=domain), 0.1, every=int(every or 1))
+        if name.endswith(" idle"):
+            clip.every, clip.calls, clip.due = 10**9, 1, False
         controller = DiscrepancyPrinciple(clip, 0.97)
 
         def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -195,7 +202,7 @@ def time_ratios(
     """Milliseconds per step (median) and the ratio to ``plain`` (median, smallest, largest over the repeats)."""
     counts = {}
     for name, step in steps.items():
-        for _ in range(2 * cycles[name]):
+        for _ in range(cycles[name]):
             step()
         started = time.perf_counter()
         for _ in range(cycles[name]):
@@ -209,16 +216,37 @@ def time_ratios(
             for _ in range(counts[name]):
                 step()
             times[name].append((time.perf_counter() - started) / counts[name])
-    result = {}
-    for name, own in times.items():
-        ratios = [mine / plain for mine, plain in zip(own, times["plain"], strict=True)]
-        result[name] = {
-            "milliseconds": 1e3 * statistics.median(own),
-            "ratio": statistics.median(ratios),
-            "least": min(ratios),
-            "most": max(ratios),
-        }
-    return result
+    return {name: ratio_to(times["plain"], own) for name, own in times.items()}
+
+
+def ratio_to(plain: list[float], own: list[float]) -> dict[str, float]:
+    """Milliseconds, and the ratio to what took its turn in the same repeat."""
+    ratios = [mine / base for mine, base in zip(own, plain, strict=True)]
+    return {
+        "milliseconds": 1e3 * statistics.median(own),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
+    }
+
+
+def composed_ratios(steps: dict[str, Step], everies: list[int], repeats: int) -> dict[str, dict[str, float]]:
+    """As :func:`time_ratios`, with lazy cycles put together from ``… every 1`` and ``… idle``, a step each a repeat."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if repeat > 0:  # the first one warms up
+                times[name].append(time.perf_counter() - started)
+    for form in ("joint", "separate"):
+        idle = times.pop(f"clip {form} idle", None)
+        due = times.get(f"clip {form} every 1")
+        if idle is not None and due is not None:
+            for k in everies:
+                mixed = [(one + (k - 1) * other) / k for one, other in zip(due, idle, strict=True)]
+                times[f"clip {form} every {k}"] = mixed
+    return {name: ratio_to(times["plain"], own) for name, own in times.items()}
 
 
 def peak_megabytes(step: Step, cycle: int) -> float:
@@ -232,6 +260,29 @@ def peak_megabytes(step: Step, cycle: int) -> float:
             live += event.nbytes()
             peak = max(peak, live)
     return peak / 1e6
+
+
+def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, object]]:
+    """A step of ``clip.joint`` on the ResNet over a plain one: measured, counted, and by the number of inputs alone."""
+    steps = {
+        "plain": make_step("plain", "resnet", batch),
+        "clip joint every 1": make_step("clip joint every 1", "resnet", batch, pairs=pairs),
+    }
+    operations = {}
+    for name, step in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            step()
+        operations[name] = counter.get_total_flops()
+    figures = composed_ratios(steps, [], repeats)["clip joint every 1"]
+    by_inputs = (batch + 2 * pairs) / batch
+    counted = operations["clip joint every 1"] / operations["plain"]
+    print(
+        f"resnet, batch {batch}, {pairs} pairs: {figures['ratio']:.2f} × plain "
+        f"({figures['least']:.2f} … {figures['most']:.2f}); by the number of inputs {by_inputs:.2f}, of operations "
+        f"{counted:.2f}: measured over predicted {figures['ratio'] / by_inputs:.3f}, {figures['ratio'] / counted:.3f}"
+    )
+    row = {"model": "resnet", "batch": batch, "variant": "clip joint every 1", "pairs": pairs, **figures}
+    return [{**row, "predicted_by_inputs": by_inputs, "predicted_by_operations": counted}]
 
 
 def cycle_of(name: str) -> int:
@@ -249,17 +300,28 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="torch.compile every variant, plain too")
     parser.add_argument("--growth", action="store_true", help="instead: cost against pairs, width and batch (mlp)")
     parser.add_argument("--out", type=Path, default=None, help="append the rows to this JSON file")
+    parser.add_argument("--composed", action="store_true", help="a lazy cycle from two steps, where steps take long")
+    parser.add_argument("--leave-out", default="", help="variants, separated by commas")
+    parser.add_argument("--predicted", action="store_true", help="instead: 512 pairs against their operations (resnet)")
     options = parser.parse_args()
     everies = [int(part) for part in options.every.split(",")]
-    names = ["plain", *(f"clip {form} every {k}" for form in ("joint", "separate") for k in everies)]
-    rows = []
+    forms = ("joint", "separate")
+    lazy = ("every 1", "idle") if options.composed else tuple(f"every {k}" for k in everies)
+    others = ("gradient penalty", "adversarial (PGD-7)", "published")
+    names = ["plain", *(f"clip {form} {when}" for form in forms for when in lazy), *others]
+    names = [name for name in names if name not in options.leave_out.split(",")]
+    rows: list[dict[str, object]] = []
 
     def measure(network: str, batch: int, variants: dict[str, Callable[[], Step]], **labels: object) -> None:
         steps = {name: make() for name, make in variants.items()}
         cycles = {name: cycle_of(name) for name in steps}
-        times = time_ratios(steps, cycles, options.repeats, options.seconds)
+        if options.composed:
+            times = composed_ratios(steps, everies, options.repeats)
+        else:
+            times = time_ratios(steps, cycles, options.repeats, options.seconds)
         for name, figures in times.items():
-            memory = peak_megabytes(steps[name], cycles[name])
+            step = name if name in steps else f"{name.partition(' every ')[0]} every 1"
+            memory = peak_megabytes(steps[step], cycles[step])
             row = {"model": network, "batch": batch, "variant": name, **labels, **figures, "megabytes": memory}
             rows.append(row)
             print(
@@ -279,15 +341,15 @@ def main() -> None:
             measure("mlp", 128, variants, width=width)
         for batch in (32, 128, 512, 2048):
             measure("mlp", batch, {name: make(name, "mlp", batch) for name in ("plain", "clip joint")}, pairs=32)
+    elif options.predicted:
+        rows += predicted(options.repeats)
     else:
         for network in options.models.split(","):
             for batch in map(int, options.batches.split(",")):
-                others = ("published", "gradient penalty", "adversarial (PGD-7)")
                 chosen = {
-                    name: make(name, network, batch, compiled=options.compiled, pairs=options.pairs)
-                    for name in (*names, *others)
+                    name: make(name, network, batch, compiled=options.compiled, pairs=options.pairs) for name in names
                 }
-                measure(network, batch, chosen, compiled=options.compiled)
+                measure(network, batch, chosen, compiled=options.compiled, pairs=options.pairs)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         before = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
