@@ -17,36 +17,7 @@ from cheaplip import UnsupportedLayerError
 from cheaplip.bracket import activations, read, register_layer
 from cheaplip.bracket import chain as chain_module
 from cheaplip.bracket.propagation import enclose, norm_product
-
-
-class Apply(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function, *parts):
-        super().__init__()
-        self.function, self.parts = function, nn.ModuleList(parts)
-
-    def forward(self, x):
-        return self.function(x, *self.parts)
-
-
-class Block(nn.Module):
-    def __init__(self, width, activation=F.relu):
-        super().__init__()
-        self.first, self.second, self.activation = nn.Linear(width, width), nn.Linear(width, width), activation
-
-    def forward(self, x):
-        return x + self.second(self.activation(self.first(x)))
-
-
-class Normalise(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([0.4, 0.5]).reshape(2, 1, 1))
-        self.register_buffer("std", torch.tensor([0.2, 0.3]).reshape(2, 1, 1))
-
-    def forward(self, x):
-        return (x - self.mean) / self.std
+from networks import Apply, Block, GroupSort, MaxMin, Normalise, settled
 
 
 class Twice(nn.Sequential):
@@ -60,27 +31,6 @@ class Hooked(nn.Linear):
     def __init__(self):
         super().__init__(4, 4)
         self.register_forward_hook(lambda module, args, output: 3 * output)
-
-
-class GroupSort(nn.Module):
-    def forward(self, x):
-        return x.reshape(len(x), -1, 2).sort(dim=2).values.reshape(len(x), -1)
-
-
-class MaxMin(nn.Module):
-    def forward(self, x):
-        a, b = x.chunk(2, dim=1)
-        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], dim=1)
-
-
-def settled(norm):
-    """A batch norm with statistics that are not the initial ones."""
-    with torch.no_grad():
-        norm.running_mean.uniform_(-1, 1)
-        norm.running_var.uniform_(0.5, 2)
-        norm.weight.uniform_(-2, 2)
-        norm.bias.uniform_(-1, 1)
-    return norm
 
 
 VECTOR, SIGNAL, IMAGE = (4,), (2, 9), (2, 7, 7)
@@ -353,6 +303,7 @@ REFUSED = {
     "control flow": (VECTOR, Branch, "cannot be traced"),
     "hidden state": (VECTOR, Counting, "does not compute what its traced graph computes"),
     "changing buffers": (VECTOR, Remembering, "changes to ['last']"),
+    "window of padding": ((2, 1, 1), lambda: nn.MaxPool2d(2, 1, 1, 2), "a window lies in the padding alone"),
     "two outputs": (VECTOR, lambda: Apply(lambda x: (x, x)), "got 2 outputs"),
 }
 

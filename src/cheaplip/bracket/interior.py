@@ -109,6 +109,8 @@ def _minimise(z: Tensor, y: Tensor, s: Tensor, lam: float, gap: float, deadline:
         ds, dlam = s * move[:-1], lam * float(move[-1])
         change = torch.linalg.solve_triangular(factor, matrix(ds, dlam), upper=False)
         change = torch.linalg.solve_triangular(factor, change.mT, upper=False)
+        if not bool(torch.isfinite(change).all()):  # F is all but singular
+            break
         length = _line_search(torch.linalg.eigvalsh((change + change.mT) / 2), dlam / weight)
         new_factor, failed = torch.linalg.cholesky_ex(matrix(s + length * ds, lam + length * dlam) - outer)
         if failed:

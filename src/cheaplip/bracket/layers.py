@@ -388,8 +388,10 @@ def _max_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     copies = 1
     for size, outputs, k, s, p, d in zip(graph.shape_of(source)[1:], out[2:], *options, strict=True):
         starts = torch.arange(outputs)[:, None] * s - p + torch.arange(k) * d
-        inside = starts[(starts >= 0) & (starts < size)]
-        copies *= int(torch.bincount(inside).max())
+        within = (starts >= 0) & (starts < size)
+        if not bool(within.any(dim=1).all()):
+            raise refusal(node, "a window lies in the padding alone, where the maximum is -inf")
+        copies *= int(torch.bincount(starts[within]).max())
     function = replay(node)
     constants: dict[float, Callable[[tuple[int, ...]], float]] = {
         1.0: lambda _: float(copies),
