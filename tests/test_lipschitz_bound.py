@@ -157,6 +157,8 @@ def test_zero_network_has_bound_near_zero_and_nan_weights_are_an_error():
 
 
 def test_refusals_say_what_to_do():
+    with pytest.raises(TypeError, match="model: expected a module, got builtin_function_or_method: a plain function"):
+        LipschitzBound(torch.sin)
     with pytest.raises(ValueError, match="shape: expected the shape of one input, as the model does not start with a"):
         LipschitzBound(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()))
     with pytest.raises(UnsupportedLayerError, match="is neither affine nor elementwise"):

@@ -35,6 +35,7 @@ class LipschitzBound(nn.Module):
 
     Raises:
         UnsupportedLayerError: a layer is neither affine nor elementwise; it is named.
+        TypeError: the model is not a module.
         ValueError: the shape is not given and there is no linear layer to take it from.
 
     Example:
@@ -54,6 +55,8 @@ class LipschitzBound(nn.Module):
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a module, got {type(model).__name__}: a plain function cannot be read")
         self._chain = read(model, _first_shape(model) if shape is None else shape)
         with torch.no_grad():
             problem = Elimination.of(*self._chain.dense(), scaled=False)

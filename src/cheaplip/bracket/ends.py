@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cheaplip.bracket.chain import Chain, check_chain_norm, read
-from cheaplip.bracket.lower import largest_quotient
+from cheaplip.bracket.lower import check_budget, largest_quotient
 from cheaplip.bracket.propagation import enclose
+from cheaplip.bracket.switching import switches
 from cheaplip.bracket.upper import METHODS, Upper, pair_bounds, upper_bound
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.errors import UnsupportedLayerError
@@ -20,6 +21,7 @@ from cheaplip.modes import Model, evaluation_mode
 
 __all__ = ["Bracket", "bracket", "pairwise"]
 
+_SECONDS = 20.0  # for the multipliers, where no limit is given
 _STARTS = 1024
 _VALUES = 1 << 22  # activations of all pairs at once, about
 
@@ -72,7 +74,7 @@ def bracket(
     r"""Bracket the Lipschitz constant of a model, in evaluation mode: lower ≤ Lip(f) ≤ upper.
 
     Both ends are about the exact function that the model's weights define in real arithmetic. The upper end is rounded
-    upwards, the lower one downwards.
+    upwards, the lower one downwards: by interval arithmetic, or in networks too deep for it by an estimate.
 
     Args:
         model: one tensor in, one tensor out. A plain function gets no upper bound.
@@ -83,7 +85,8 @@ def bracket(
         x: inputs that the search starts from, (B, \*shape). None: points of the domain.
         method: the upper bound to use. None: the best of all.
         steps: of the search for the lower end, see :func:`cheaplip.bracket.largest_quotient`.
-        seconds: for that search, about. None: as many as the steps take.
+        seconds: for both ends, about; half of them, at most, for the multipliers of the upper one. Its other
+            methods take what they take. None: as many as the steps take, and 20 for the multipliers.
         generator: randomness of the search. None: a new one with seed 0.
         progress: called with (steps done, steps in all) of the search.
 
@@ -105,12 +108,17 @@ def bracket(
     """
     started = time.monotonic()
     norm = check_chain_norm(norm)
+    check_budget(steps, seconds)
     if method is not None and method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     shape = _shape(shape, domain, x)
     _check_model(model, shape, x)
     chain, reason = _chain(model, shape)
-    upper = Upper(math.inf, "none", reason) if chain is None else upper_bound(chain, norm, domain, method)
+    above = _SECONDS if seconds is None else seconds / 2
+    if chain is None:
+        upper = Upper(math.inf, "none", reason)
+    else:
+        upper = upper_bound(chain, norm, domain, method, seconds=above)
     exact = None if chain is None else partial(enclose, chain)
     starts = _starts(model, domain, shape, generator) if x is None else x
     if exact is not None and not bool(torch.isfinite(torch.cat(exact(starts[:1].double()))).all()):
@@ -121,11 +129,12 @@ def bracket(
         domain=domain,
         size=_size(chain),
         steps=steps,
-        seconds=seconds,
+        seconds=None if seconds is None else max(0.0, started + seconds - time.monotonic()),
         norm_in=norm,
         norm_out=norm,
         generator=generator,
         enclosure=exact,
+        switches=None if chain is None else switches(chain),
         progress=progress,
     )
     assert lower.value <= upper.value, (
@@ -169,6 +178,8 @@ def pairwise(
         >>> round(float(pairwise(swap, shape=(2,))[0, 1]), 6)
         1.414214
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {type(model).__name__}: a plain function cannot be read")
     shape = _shape(shape, domain, None)
     _check_model(model, shape, None)
     chain = read(model, shape)
@@ -178,9 +189,18 @@ def pairwise(
 
 
 def _shape(shape: tuple[int, ...] | None, domain: Domain | None, x: Tensor | None) -> tuple[int, ...]:
+    if domain is not None and not isinstance(domain, Domain):
+        raise TypeError(f"domain: expected a Box, a Ball or None, got {type(domain).__name__}: try Box(0.0, 1.0)")
+    if shape is not None and not isinstance(shape, Sequence):
+        raise TypeError(f"shape: expected the shape of one input, such as (1, 28, 28), got {shape!r}")
+    if x is not None and (not isinstance(x, Tensor) or not x.is_floating_point()):
+        kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x: expected floating-point inputs, got {kind}: convert them with x.float()")
+    if x is not None and len(x) == 0:
+        raise ValueError(f"x: expected at least one input, got shape {tuple(x.shape)}")
     told = [
         *([tuple(shape)] if shape is not None else []),
-        *([tuple(x.shape[1:])] if isinstance(x, Tensor) else []),
+        *([tuple(x.shape[1:])] if x is not None else []),
         *([tuple(domain.center.shape)] if isinstance(domain, Ball) else []),
     ]
     if not told:
@@ -207,25 +227,31 @@ def _like(model: Model, x: Tensor | None = None) -> Tensor:
 
 def _check_model(model: Model, shape: tuple[int, ...], x: Tensor | None) -> None:
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if isinstance(module, _BatchNorm) and module.training:
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            mode, remedy = "is in training mode", "call model.eval() first"
+            if module.running_mean is None:
+                mode, remedy = "has no running statistics", "train it with track_running_stats=True"
             raise ValueError(
-                f"layer {name or 'model'!r} ({type(module).__name__}) is in training mode, where its output depends on "
-                "the whole batch: call model.eval() first"
+                f"layer {name or 'model'!r} ({type(module).__name__}) {mode}, where its output depends on the whole "
+                f"batch: {remedy}"
             )
+    devices = sorted({str(tensor.device) for _, tensor in _tensors(model)})
+    if len(devices) > 1:
+        raise ValueError(
+            f"model: expected one device, got weights on {' and '.join(devices)}: move it with .to(device)"
+        )
+    if x is not None and devices not in ([], [str(x.device)]):
+        raise ValueError(
+            f"x is on {x.device}, the model on {devices[0]}: expected one device, move one with .to(device)"
+        )
+    if devices == ["meta"]:
+        raise ValueError("model: expected weights with values, got tensors on the meta device: load them first")
     for name, tensor in _tensors(model):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"weight {name!r}: expected finite numbers, got NaN or Inf: train again, or load it again")
     like = _like(model, x)
     if like.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"model: expected weights in float32 or float64, got {like.dtype}: call model.float() first")
-    if x is not None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x: expected floating-point inputs, got {kind}: convert them with x.float()")
-        if x.device != like.device:
-            raise ValueError(
-                f"x is on {x.device}, the model on {like.device}: expected one device, move one with .to(device)"
-            )
     probe = torch.zeros(2, *shape, dtype=like.dtype, device=like.device) if x is None else x[:2].to(like.dtype)
     with evaluation_mode(model), torch.no_grad():
         try:

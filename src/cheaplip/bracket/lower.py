@@ -1,6 +1,7 @@
 """The lower end: a multi-start search for the pair of inputs with the largest quotient, re-evaluated in float64."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.bracket.steepest import Budget, steepest_points
+from cheaplip.bracket.switching import Switches
 from cheaplip.domain import Domain
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import Norm, distance, quotient
 
-__all__ = ["Enclosure", "Lower", "largest_quotient"]
+__all__ = ["Enclosure", "Lower", "check_budget", "largest_quotient"]
 
 Enclosure = Callable[[Tensor], tuple[Tensor, Tensor]]
 """For inputs (B, \\*input) float64, what lies certainly below and above the exact outputs."""
@@ -45,6 +47,7 @@ def largest_quotient(
     norm_out: Norm = 2,
     generator: torch.Generator | None = None,
     enclosure: Enclosure | None = None,
+    switches: Switches | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lower:
     r"""Search for the largest quotient, over pairs and, in the Euclidean norm, over points.
@@ -64,8 +67,9 @@ def largest_quotient(
         seconds: time to stop after, at the earliest after one step. None: only ``steps`` count.
         norm_in, norm_out: as in :func:`cheaplip.quotient.quotient`.
         generator: randomness of the starts. None: a new one with seed 0.
-        enclosure: encloses the model's exact outputs, so that the value is below the exact quotient; without it, what
-            rounding may have added is estimated.
+        enclosure: encloses the model's exact outputs, so that the value is below the exact quotient; without it, or
+            where it vouches for less than half of what is found, what rounding may have added is estimated.
+        switches: of the model's activations, near which the points look, too.
         progress: called with (steps done, steps in all).
 
     Returns:
@@ -81,23 +85,29 @@ def largest_quotient(
         >>> round(largest_quotient(scale, torch.rand(10, 2), size=4, steps=10).value, 6)
         1.0
     """
-    if steps < 0 or (seconds is not None and not seconds >= 0):
-        raise ValueError(f"steps, seconds: expected 0 or more, got {steps} and {seconds}")
+    check_budget(steps, seconds)
     euclidean = norm_in == 2 and norm_out == 2
     budget = Budget(steps * (2 if euclidean else 1), seconds, progress)
     search = PairSet(x, size=size, domain=domain, step="power", renew=0, distances=_DISTANCES[0], generator=generator)
     if starts is not None:
         search.u, search.v = torch.cat([search.u, starts.u]), torch.cat([search.v, starts.v])
         search.age = torch.cat([search.age, starts.age])
-    best, u, v = _climb(search, model, steps, norm_in, norm_out, budget)
+    reserve = budget.left() / 2 if euclidean and seconds is not None else 0.0  # for the points
+    best, u, v = _climb(search, model, steps, norm_in, norm_out, budget, reserve)
     top = best.topk(min(_FINALISTS, len(best))).indices
     u, v = u[top], v[top]
     if euclidean:
         middles = search.domain.project(torch.cat([(u + v) / 2, search.pool[:size].to(u)])[: max(size, len(u))])
-        found = steepest_points(model, middles, u - v, search, steps, budget)
+        found = steepest_points(model, middles, u - v, search, steps, budget, switches)
         if found is not None:
             u, v = _with_neighbours(u, v, *found, search)
     return _refine(model, search, u, v, _Ends(norm_in, norm_out, enclosure), budget)
+
+
+def check_budget(steps: int, seconds: float | None) -> None:
+    """Raise a ``ValueError`` unless both are 0 or more."""
+    if steps < 0 or (seconds is not None and not seconds >= 0):
+        raise ValueError(f"steps, seconds: expected 0 or more, got {steps} and {seconds}")
 
 
 _DISTANCES = ((0.002, 0.1, 0.05), (1e-6, 1e-4, 1e-4))  # of the search, and of the finalists in float64
@@ -105,13 +115,14 @@ _STEP_SIZES = (0.03, 0.0005)  # first and last, in units of the data's scale
 _FINALISTS = 16
 _REFINEMENTS = 20
 _HALVES = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # half distances of pairs about a point, in the data's scale
+_VOUCHED = 0.5  # share of what is found; below it, intervals have grown too wide to tell anything, as in deep networks
 _ROUNDING = 64  # of an output, in units in the last place, where nothing better is known
 
 
 def _climb(
-    search: PairSet, model: Model, steps: int, norm_in: Norm, norm_out: Norm, budget: Budget | None
+    search: PairSet, model: Model, steps: int, norm_in: Norm, norm_out: Norm, budget: Budget, reserve: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Climb with shrinking steps; returns each pair's best quotient and where it was."""
+    """Climb with shrinking steps until ``reserve`` seconds are left; each pair's best quotient and where it was."""
     u, v = search.u.clone(), search.v.clone()
     best = torch.full((len(u),), -1.0, dtype=u.dtype, device=u.device)
     first, last = _STEP_SIZES
@@ -122,7 +133,7 @@ def _climb(
         better = (quotients > best).reshape(-1, *[1] * (u.dim() - 1))
         u, v = torch.where(better, before_u, u), torch.where(better, before_v, v)
         best = torch.where(quotients > best, quotients, best)  # a quotient that is NaN never wins
-        if budget is not None and not budget.spend():
+        if not budget.spend() or budget.left() < reserve:
             break
     return best, u, v
 
@@ -153,6 +164,7 @@ class _Ends(NamedTuple):
     def enclosed(self, u: Tensor, v: Tensor) -> Tensor:
         """Each pair's quotient, less what rounding can have added."""
         assert self.enclosure is not None
+        u, v = u.double(), v.double()
         low, high = self.enclosure(torch.cat([u, v]))
         (fu, fv), (error_u, error_v) = ((low + high) / 2).chunk(2), (high - low).chunk(2)
         return self._less(fu, fv, error_u + error_v, u, v)
@@ -166,10 +178,18 @@ class _Ends(NamedTuple):
 def _refine(model: Model, search: PairSet, u: Tensor, v: Tensor, ends: _Ends, budget: Budget) -> Lower:
     """Shrink the finalists' distances and evaluate in float64, where the model can."""
     try:
-        exact = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
+        exact = _double(model)
         return _finish(exact, search, u.double(), v.double(), ends, budget)
     except RuntimeError:  # what torch raises for a copy it cannot make, and for operands of different types
-        return _finish(model, search, u.to(search.u), v.to(search.u), ends._replace(enclosure=None), budget)
+        return _finish(model, search, u.to(search.u), v.to(search.u), ends, budget)
+
+
+def _double(model: Model) -> Model:
+    if not isinstance(model, nn.Module):
+        return model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copying what torch.export returns
+        return copy.deepcopy(model).double()
 
 
 @torch.no_grad()
@@ -185,8 +205,9 @@ def _finish(model: Model, search: PairSet, u: Tensor, v: Tensor, ends: _Ends, bu
     u, v = torch.cat([u, near_u]), torch.cat([v, near_v])
     if ends.enclosure is not None:
         few = _best_by_distance(values, distance(u - v))
-        u, v = u[few], v[few]
-        values = ends.enclosed(u, v)
+        sure = ends.enclosed(u[few], v[few])
+        if bool(sure.max() >= _VOUCHED * values.max()):
+            u, v, values = u[few], v[few], sure
     winner = values.argmax()
     return Lower(max(0.0, float(values[winner])), (u[winner].double(), v[winner].double()))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cheaplip.bracket.switching import Switches, nearest_switch
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import distance
@@ -17,6 +18,8 @@ __all__ = ["Budget", "steepest_points"]
 
 _POINTS = 1024
 _KEPT = 16
+_CORNERS = 6  # most activations that a move makes switch at once
+_FEW = 16  # inputs, up to which regions may be enclosed by corners
 _POWER = 3  # iterations for a new point; its direction starts from its parent's
 
 
@@ -50,7 +53,13 @@ class Budget:
 
 @torch.no_grad()
 def steepest_points(
-    model: Model, x: Tensor, d: Tensor, search: PairSet, rounds: int, budget: Budget
+    model: Model,
+    x: Tensor,
+    d: Tensor,
+    search: PairSet,
+    rounds: int,
+    budget: Budget,
+    switches: Switches | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     r"""Differential evolution of points by ‖J(x)‖₂, its direction carried along.
 
@@ -61,6 +70,7 @@ def steepest_points(
         search: knows domain, scale and generator.
         rounds: of proposals.
         budget: of time.
+        switches: of the model's activations, where they are known.
 
     Returns:
         The best points and their directions of unit length, each (k, \*input); None for a model that cannot be
@@ -76,7 +86,10 @@ def steepest_points(
         except (RuntimeError, NotImplementedError):  # what torch raises where forward derivatives do not exist
             return None
         for _ in range(rounds):
-            y = search.domain.project(_proposals(x, directions, value, search))
+            y = _proposals(x, directions, value, search)
+            if switches is not None:
+                y = _with_corners(y, x, switches, search)
+            y = search.domain.project(y)
             slope, turned = _power(model, y, directions)
             better = slope > value
             value = torch.where(better, slope, value)
@@ -107,6 +120,29 @@ def _proposals(x: Tensor, d: Tensor, value: Tensor, search: PairSet) -> Tensor:
     mixed = torch.where(_noise(x, search) > 0, single, 0)  # some entries of another point
     move = torch.stack([noise, along, crossed, near_best, shrunk, fresh, mixed])
     return x + move[_indices(count, x, search, len(move)), torch.arange(count, device=x.device)]
+
+
+def _with_corners(y: Tensor, x: Tensor, switches: Switches, search: PairSet) -> Tensor:
+    """Half of the proposals replaced by points near where some activations switch, all of them at once; of many
+    inputs, an eighth, and one activation for each."""
+    few = math.prod(x.shape[1:]) <= _FEW
+    stride = min(2 if few else 8, len(x))
+    turn = slice(_draw(stride, search), None, stride)
+    some = x[turn]
+    values = switches(some)
+    most = min(math.prod(x.shape[1:]), values.shape[1], _CORNERS) if few else 1
+    corners = 1 + _draw(most, search)
+    count = len(some) * corners
+    drawn = _indices(2 * count, x, search, values.shape[1]).reshape(2, len(some), corners)
+    near = values.gather(1, drawn[0]).abs() < values.gather(1, drawn[1]).abs()
+    step = nearest_switch(switches, some, torch.where(near, drawn[0], drawn[1]))
+    size = _column(distance(step), x) * 10 ** (1 - 6 * _uniform(len(some), x, search))
+    y[turn] = some + step + size * _unit(_noise(some, search))
+    return y
+
+
+def _draw(high: int, search: PairSet) -> int:
+    return int(torch.randint(high, (1,), generator=search.generator, device=search.generator.device))
 
 
 def _indices(count: int, like: Tensor, search: PairSet, high: int) -> Tensor:

@@ -24,7 +24,7 @@ class Bracket(SubjectOptions):
     method: str | None = None
     """the upper bound to use; unset: the best of all"""
     seconds: float = 30.0
-    """for the search from below, about"""
+    """for both ends, about"""
     json: bool = False
     """print both ends as JSON, and nothing else, on standard output"""
 

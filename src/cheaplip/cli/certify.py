@@ -24,7 +24,7 @@ class Certify(SubjectOptions):
     epsilon: str
     """radii (L2) to give the certified accuracy, or error, at, separated by commas"""
     seconds: float = 30.0
-    """for the search from below, about"""
+    """for both ends, about"""
     json: bool = False
     """print the metrics as JSON, and nothing else, on standard output"""
 

@@ -22,7 +22,7 @@ class Verify:
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
     seconds: float = 30.0
-    """for the search from below, about"""
+    """for both ends, about"""
 
     def __call__(self, interrupt: Interrupt) -> None:
         """Verify, then say so."""

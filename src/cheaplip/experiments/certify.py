@@ -35,7 +35,7 @@ def certify(
     Args:
         subject: the model, its data and its folder; without a folder nothing is written.
         epsilons: Euclidean radii.
-        seconds: for the search from below, about.
+        seconds: for both ends, about.
         progress: called with (steps done, steps in all) of that search.
 
     Returns:

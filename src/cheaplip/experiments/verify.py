@@ -35,7 +35,7 @@ def verify(
 
     Args:
         folder: of a certified run.
-        seconds: for the search from below, about.
+        seconds: for both ends, about.
         data: the run's data, if loaded already.
         progress: called with (steps done, steps in all) of that search.
 
