@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cheaplip.bracket import lipsdp
 from cheaplip.bracket.descent import descend
 from cheaplip.bracket.elimination import Elimination, Layer, eliminate, top_eigenvalue
 from cheaplip.bracket.lipsdp import certify, closed_form, optimise, pair_bounds, product
@@ -177,6 +178,13 @@ def semidefinite_optimum(weights, low, high):
     matrix = square * inputs + sector + sector.T - (output.mT @ output).numpy()
     cp.Problem(cp.Minimize(square), [matrix >> 0]).solve(solver=cp.CLARABEL)
     return math.sqrt(float(square.value))
+
+
+def test_no_search_where_the_first_guess_is_the_optimum(monkeypatch):
+    weights = [network((4, 9))[0], torch.eye(9, dtype=torch.float64)]
+    monkeypatch.setattr(lipsdp, "follow_path", None)
+    best = certify(weights, uniform(weights), optimise(weights, uniform(weights))).value
+    assert best == pytest.approx(spectral(weights[0]), rel=1e-4)
 
 
 def test_descent_for_large_networks_comes_close_to_newton():

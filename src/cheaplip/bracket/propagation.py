@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from cheaplip.bracket.chain import Chain, Step
 from cheaplip.bracket.operations import Concatenation, Contraction, Elementwise, Interval, Sum
 from cheaplip.domain import Ball, Box, Domain
 
-__all__ = ["Ranges", "enclose", "norm_product", "pieces", "slope_ranges"]
+__all__ = ["Norms", "Ranges", "enclose", "norm_product", "pieces", "slope_ranges"]
 
 Ranges = Mapping[int, tuple[Tensor, Tensor]]
 """Smallest and largest slopes of elementwise steps, by their index."""
@@ -20,7 +21,24 @@ _UP = 1 + 1e-12
 _ENTRIES = 1 << 22  # of the largest value of all inputs enclosed at once
 
 
-def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None) -> float:
+class Norms:
+    """Norms of operations, each computed once: those of large convolutions take seconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, float, tuple[tuple[int, ...], ...]], tuple[Any, float]] = {}
+
+    def __call__(self, operation: Any, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
+        """Its Lipschitz constant for inputs of these shapes."""
+        key = (id(operation), norm, shapes)
+        if key not in self._known:
+            self._known[key] = (
+                operation,
+                operation.lipschitz(norm, shapes),
+            )  # kept alive, so that its id stays its own
+        return self._known[key][1]
+
+
+def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None, *, norms: Norms | None = None) -> float:
     """Lipschitz constant of each value with respect to the input, step by step; that of the output.
 
     A composition multiplies; a sum adds; parts side by side combine in the norm. A residual block x + g(x) gets
@@ -30,10 +48,12 @@ def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None) ->
         chain: the model.
         norm: 1, 2 or inf.
         ranges: slopes narrowed over a domain.
+        norms: those known of the chain's operations.
 
     Returns:
         An upper bound of Lip(f), rounded upwards; inf where an operation has no known constant in this norm.
     """
+    norms = Norms() if norms is None else norms
     shapes = [chain.shape, *(step.shape for step in chain.steps)]
     bounds = [1.0]
     for at, step in enumerate(chain.steps):
@@ -46,7 +66,7 @@ def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None) ->
             low, high = ranges[at]
             bound = float(torch.maximum(low.abs(), high.abs()).max()) * before[0]
         else:
-            bound = step.operation.lipschitz(norm, tuple(shapes[i] for i in step.arguments)) * before[0]
+            bound = norms(step.operation, norm, tuple(shapes[i] for i in step.arguments)) * before[0]
         bounds.append(math.inf if math.isnan(bound) else bound * _UP)  # 0 times an unknown constant is unknown
     return bounds[-1]
 
@@ -96,7 +116,9 @@ def _piece(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, 
 
 
 @torch.no_grad()
-def slope_ranges(chain: Chain, domain: Domain | None) -> dict[int, tuple[Tensor, Tensor]]:
+def slope_ranges(
+    chain: Chain, domain: Domain | None, *, norms: Norms | None = None
+) -> dict[int, tuple[Tensor, Tensor]]:
     """Slopes of every activation for inputs in a domain, by interval propagation; none for an unbounded domain.
 
     Each value is enclosed twice: in a box, and in the ball about the value of the domain's centre whose radius grows by
@@ -105,6 +127,7 @@ def slope_ranges(chain: Chain, domain: Domain | None) -> dict[int, tuple[Tensor,
     Args:
         chain: the model.
         domain: a box or a ball.
+        norms: those known of the chain's operations.
 
     Returns:
         By index of the step: smallest and largest slope of each entry, of the step's shape, float64.
@@ -114,6 +137,7 @@ def slope_ranges(chain: Chain, domain: Domain | None) -> dict[int, tuple[Tensor,
     """
     if domain is None or not domain.bounded:
         return {}
+    norms = Norms() if norms is None else norms
     boxes: list[Interval] = [_input_box(chain, domain)]
     low, high = boxes[0]
     center = (low + high) / 2
@@ -139,7 +163,7 @@ def slope_ranges(chain: Chain, domain: Domain | None) -> dict[int, tuple[Tensor,
             around = outer = math.hypot(*reach)
         else:
             inner = shapes[step.arguments[0]]
-            around = outer = operation.lipschitz(2, (inner,)) * reach[0]
+            around = outer = norms(operation, 2, (inner,)) * reach[0]
             if not isinstance(operation, Contraction):
                 around = (operation.row_norms(inner) * reach[0]).clamp_max(outer)
         exact = operation.interval(*((balls[i][0], balls[i][0]) for i in step.arguments))

@@ -12,7 +12,7 @@ from cheaplip.bracket import lipsdp
 from cheaplip.bracket.chain import Chain
 from cheaplip.bracket.exact import exact_constant
 from cheaplip.bracket.operations import Contraction, Elementwise, Nonnegative
-from cheaplip.bracket.propagation import Ranges, joined, norm_product, pieces, slope_ranges
+from cheaplip.bracket.propagation import Norms, Ranges, joined, norm_product, pieces, slope_ranges
 from cheaplip.domain import Ball, Domain
 from cheaplip.errors import UnsupportedLayerError
 
@@ -90,7 +90,7 @@ def upper_bound(
         exact = _exact(chain, domain, _REGIONS if method is None else _MOST_REGIONS)
         if method == "exact" or exact.value < math.inf:
             return exact
-    runs = _runs(chain, norm, slope_ranges(chain, domain))
+    runs = _ranged_runs(chain, norm, domain)
     if math.prod(run.product for run in runs) == math.inf:
         unknown = [
             f"{step.path!r} ({step.operation.kind})"
@@ -104,6 +104,7 @@ def upper_bound(
         Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / len(runs)) for run in runs)), name)
         for name in (known if method is None else (method,))
         if name != "exact" and (name == "norms" or any(run.dense is not None for run in runs))
+        if method is not None or name != "closed-form"  # where lipsdp starts
     ]
     if not found:
         return Upper(math.inf, "none", f"no part of the model can be bounded by {method!r}: use method='norms'")
@@ -130,7 +131,7 @@ def pair_bounds(chain: Chain, domain: Domain | None = None, *, seconds: float = 
     The last run bounds the pairs; what comes before it, its Lipschitz constant. Where the last run cannot be written
     out, |f_i − f_j| ≤ √2 ‖f‖.
     """
-    *body, last = _runs(chain, 2, slope_ranges(chain, domain))
+    *body, last = _ranged_runs(chain, 2, domain)
     names = ("lipsdp", "norms")
     before = math.prod(min(_run_bound(run, 2, name, seconds / 2) for name in names) for run in body)
     count = math.prod(chain.out_shape)
@@ -142,7 +143,12 @@ def pair_bounds(chain: Chain, domain: Domain | None = None, *, seconds: float = 
     return apart * torch.minimum(pairs.nan_to_num(math.inf), torch.full_like(pairs, whole)) * (1 + 1e-12)
 
 
-def _runs(chain: Chain, norm: float, ranges: Ranges) -> list[_Run]:
+def _ranged_runs(chain: Chain, norm: float, domain: Domain | None) -> list[_Run]:
+    norms = Norms()
+    return _runs(chain, norm, slope_ranges(chain, domain, norms=norms), norms)
+
+
+def _runs(chain: Chain, norm: float, ranges: Ranges, norms: Norms) -> list[_Run]:
     """As much of the chain as possible together, wherever it can be written out."""
     lengths = [len(piece.steps) for piece, _ in pieces(chain, ranges)]
     stops = [sum(lengths[: i + 1]) for i in range(len(lengths))]
@@ -151,11 +157,11 @@ def _runs(chain: Chain, norm: float, ranges: Ranges) -> list[_Run]:
         here = stops[at - 1] if at else 0
         if not _small(joined(chain, {}, here, stop)[0]):
             if here > start:
-                runs.append(_run(*joined(chain, ranges, start, here), norm, written=True))
-            runs.append(_run(*joined(chain, ranges, here, stop), norm, written=False))
+                runs.append(_run(*joined(chain, ranges, start, here), norm, norms, written=True))
+            runs.append(_run(*joined(chain, ranges, here, stop), norm, norms, written=False))
             start = stop
     if start < len(chain.steps) or not runs:
-        runs.append(_run(*joined(chain, ranges, start, len(chain.steps)), norm, written=True))
+        runs.append(_run(*joined(chain, ranges, start, len(chain.steps)), norm, norms, written=True))
     return runs
 
 
@@ -169,8 +175,8 @@ def _small(piece: Chain) -> bool:
     )
 
 
-def _run(chain: Chain, ranges: Ranges, norm: float, *, written: bool) -> _Run:
-    product = norm_product(chain, norm, ranges)
+def _run(chain: Chain, ranges: Ranges, norm: float, norms: Norms, *, written: bool) -> _Run:
+    product = norm_product(chain, norm, ranges, norms=norms)
     affine = sum(not isinstance(step.operation, Elementwise) for step in chain.steps)
     if not written or affine == 0:
         return _Run(chain, product, None, 0.0)
@@ -182,7 +188,7 @@ def _run(chain: Chain, ranges: Ranges, norm: float, *, written: bool) -> _Run:
     size = max(max(weight.shape) for weight in weights)
     moves = sum(isinstance(step.operation, Nonnegative) for step in chain.steps)
     merged = max(0, affine - len(weights)) if moves < affine else 0
-    loose = norm_product(chain, norm)
+    loose = norm_product(chain, norm, norms=norms)
     return _Run(chain, product, (weights, slopes), 4 * _EPS * (merged * size**2 + len(weights) * size) * loose)
 
 
@@ -192,9 +198,10 @@ def _run_bound(run: _Run, norm: float, method: str, seconds: float) -> float:
     weights, slopes = run.dense
     if method == "absolute":
         return _absolute(weights, slopes, norm) + run.slack
-    multipliers = lipsdp.closed_form(weights, slopes)
     if method == "lipsdp":
-        multipliers = lipsdp.optimise(weights, slopes, start=multipliers, seconds=seconds)
+        multipliers = lipsdp.optimise(weights, slopes, seconds=seconds)
+    else:
+        multipliers = lipsdp.closed_form(weights, slopes)
     return lipsdp.certify(weights, slopes, multipliers).value + run.slack
 
 
