@@ -1,0 +1,131 @@
+"""The lower end where the exact constant is known: how close the search comes, and how soon.
+
+python benchmarks/lower.py [--seeds 4] [--out results/lower.json]
+
+Affine maps (the operator norm); networks with one input (the steepest segment between breakpoints) and small ReLU
+networks (every region, by linear programs), on all of space and on a box; orthogonal networks (1); deep networks
+without a negative weight (the norm of the product, where all neurons are active). The search runs with 1, 3, 10, 30
+and 100 steps, 100 being the default; seconds are those of the shortest that comes within a per cent, all of
+`cheaplip.bracket` with the upper bound that costs least.
+"""
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import tyro
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from cheaplip import Box, bracket
+from cheaplip.bracket import read
+from cheaplip.bracket.exact import exact_constant
+from cheaplip.experiments.runs import versions
+
+STEPS = (1, 3, 10, 30, 100)
+ON_A_LINE = ([1, 20, 1], [1, 50, 1], [1, 12, 12, 2])
+SMALL = ([2, 8, 3], [2, 12, 1], [2, 6, 5, 2], [2, 6, 6, 6, 2], [3, 8, 1], [3, 10, 3], [3, 6, 6, 2], [4, 8, 2])
+DEPTHS = (2, 5, 10, 20)
+
+
+class Case(NamedTuple):
+    """A network whose constant is known."""
+
+    family: str
+    name: str
+    model: nn.Module
+    inputs: int
+    norm: float
+    domain: Box | None
+    exact: float
+
+
+def main(seeds: int = 4, out: Path | None = None) -> None:
+    """Print a line for each family, and the networks below 0.99; write every network to ``out``."""
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions()}\n")
+    rows = [measure(case) for case in cases(seeds)]
+    print("| family | networks | least lower / exact | median | below 0.99 | s to 0.99, median | longest |")
+    print("|---|---|---|---|---|---|---|")
+    for family in dict.fromkeys(row["family"] for row in rows):
+        some = [row for row in rows if row["family"] == family]
+        ratios, times = [row["ratio"] for row in some], [row["seconds"] for row in some if row["seconds"] is not None]
+        print(
+            f"| {family} | {len(some)} | {min(ratios):.4f} | {statistics.median(ratios):.4f} | "
+            f"{sum(ratio < 0.99 for ratio in ratios)} | {statistics.median(times or [math.nan]):.2f} | "
+            f"{max(times or [math.nan]):.2f} |",
+            flush=True,
+        )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        result = {"versions": versions(), "machine": platform.machine(), "threads": torch.get_num_threads()}
+        out.write_text(json.dumps({**result, "rows": rows}, indent=1) + "\n")
+
+
+def measure(case: Case) -> dict:
+    """The default search's ratio, and the seconds of the shortest search within a per cent."""
+    seconds: float | None = None
+    for steps in STEPS:
+        b = bracket(case.model, case.domain, (case.inputs,), case.norm, method="norms", steps=steps)
+        assert b.lower <= case.exact * (1 + 1e-9), (case.family, case.name, b.lower, case.exact)
+        if seconds is None and b.lower >= 0.99 * case.exact:
+            seconds = b.seconds
+    ratio = b.lower / case.exact
+    if ratio < 0.99:
+        print(f"{case.family}, {case.name}: {b.lower:.6g} of {case.exact:.6g}, {ratio:.4f}\n", flush=True)
+    return {"family": case.family, "name": case.name, "exact": case.exact, "ratio": ratio, "seconds": seconds}
+
+
+def cases(seeds: int) -> Iterator[Case]:
+    """Every network."""
+    for seed in range(seeds):
+        for norm in (2, 1, math.inf):
+            model = random_network([30, 20], seed)
+            exact = float(torch.linalg.matrix_norm(model[0].weight.detach(), norm))
+            yield Case("affine maps", f"norm {norm:g}, seed {seed}", model, 30, norm, None, exact)
+    for family, shapes in (("one input", ON_A_LINE), ("small ReLU networks", SMALL)):
+        for sizes in shapes:
+            for seed in range(seeds):
+                model = random_network(sizes, seed)
+                chain = read(model, (sizes[0],))
+                for domain in (None, Box(-1.0, 1.0)):
+                    name = f"{'-'.join(map(str, sizes))}, seed {seed}, {'everywhere' if domain is None else domain!r}"
+                    exact = exact_constant(chain, domain).value
+                    if exact > 0:
+                        yield Case(family, name, model, sizes[0], 2, domain, exact)
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        layers = [parametrizations.orthogonal(nn.Linear(20, 20, dtype=torch.float64)) for _ in range(5)]
+        yield Case("orthogonal networks", f"seed {seed}", nn.Sequential(*layers).eval(), 20, 2, None, 1.0)
+    for depth in DEPTHS:
+        model = random_network([10, *[80] * (depth - 1), 5], depth, positive=True)
+        product = model[0].weight.detach()
+        for layer in model[2::2]:
+            product = layer.weight.detach() @ product
+        exact = float(torch.linalg.matrix_norm(product, 2))
+        yield Case("nonnegative weights", f"depth {depth}", model, 10, 2, None, exact)
+
+
+def random_network(sizes: list[int], seed: int, *, positive: bool = False) -> nn.Sequential:
+    """ReLU; normal weights and biases of standard deviation 1/√n_in, or weights uniform in [0, 1] and no biases."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        linear = nn.Linear(before, after, bias=not positive).double()
+        for parameter in linear.parameters():
+            if positive:
+                parameter.data = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            else:
+                values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.data = values / before**0.5
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
