@@ -85,8 +85,8 @@ def bracket(
         x: inputs that the search starts from, (B, \*shape). None: points of the domain.
         method: the upper bound to use. None: the best of all.
         steps: of the search for the lower end, see :func:`cheaplip.bracket.largest_quotient`.
-        seconds: for both ends, about; half of them, at most, for the multipliers of the upper one. Its other
-            methods take what they take. None: as many as the steps take, and 20 for the multipliers.
+        seconds: for both ends, about: up to half of them for the multipliers of the upper one, and at least half for
+            the search. Norms and regions take what they take. None: as many as the steps take, and 20 for multipliers.
         generator: randomness of the search. None: a new one with seed 0.
         progress: called with (steps done, steps in all) of the search.
 
@@ -129,7 +129,7 @@ def bracket(
         domain=domain,
         size=_size(chain),
         steps=steps,
-        seconds=None if seconds is None else max(0.0, started + seconds - time.monotonic()),
+        seconds=None if seconds is None else max(seconds / 2, started + seconds - time.monotonic()),
         norm_in=norm,
         norm_out=norm,
         generator=generator,
