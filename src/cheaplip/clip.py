@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cheaplip.distributed import union
+from cheaplip.distributed import own, ranks, union
 from cheaplip.errors import CheaplipWarning
 from cheaplip.modes import (
     Model,
@@ -19,7 +19,7 @@ from cheaplip.modes import (
 )
 from cheaplip.operators import enrol, take_turn
 from cheaplip.pairs import PairSet, checked_output
-from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient
+from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient_and_slope
 
 __all__ = ["CLIP", "Aggregate"]
 
@@ -142,7 +142,7 @@ class CLIP(nn.Module):
                 return self.lam.new_zeros(())
             quotients = self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out, stride=self.every)
             self.pairs.renew_(quotients, stride=self.every)
-        return self._penalty(self.pairs.quotients(model, norm_in=self.norm_in, norm_out=self.norm_out))
+        return self._penalty(union(self.pairs.quotients(model, norm_in=self.norm_in, norm_out=self.norm_out)))
 
     def joint(self, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""The model's output for ``x`` and the penalty, from one shared pass.
@@ -177,21 +177,18 @@ class CLIP(nn.Module):
             return model(x), self.lam.new_zeros(())
         refuse_batch_dependent_layers(model)
         ends = self.pairs.ends().to(x.dtype)
-        z, slopes, weights, levels = _Together.apply(self._anchor, x, ends, self)  # type: ignore[no-untyped-call]
+        z, *messengers = _Together.apply(self._anchor, x, ends, self)  # type: ignore[no-untyped-call]
         if not torch.compiler.is_compiling():
             self._check(model, z)
         with dropout_off(model, first=len(x), rows=len(z)):
             out = checked_output(model(z), len(z))
-        output, fu, fv = _Apart.apply(out, slopes, len(x))  # type: ignore[no-untyped-call]
-        u, v = ends[: len(self.pairs)], ends[len(self.pairs) :]
-        quotients = quotient(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
-        if not quotients.requires_grad:
-            return output, self._penalty(quotients)
-        quotients = _Observed.apply(quotients, weights, levels)  # type: ignore[no-untyped-call]
-        fixed = quotients.detach()
-        share = self.lam.clamp_min(len(fixed) * torch.finfo(torch.float32).eps ** 2)
-        probe = (quotients - fixed).sum()
-        return output, torch.addcmul(self._penalty(quotients), share, probe, value=_PROBE / len(fixed))
+        with torch.no_grad():
+            (fu, fv), (u, v) = out[len(x) :].chunk(2), ends.chunk(2)
+            levels, rises = quotient_and_slope(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
+            together = union(levels)
+            penalty, weights = self._penalty(together), self._weights(together)
+        output, penalty = _Apart.apply(out, penalty, levels, rises, weights, *messengers)  # type: ignore[no-untyped-call]
+        return output, penalty
 
     def take_turn(self) -> None:
         """Count a call, and see whether the next is due."""
@@ -240,10 +237,10 @@ class CLIP(nn.Module):
             )
 
     def _penalty(self, quotients: Tensor) -> Tensor:
-        quotients = union(quotients)
+        """Of all ranks' quotients."""
         peak = quotients.detach().amax()
         self.largest.copy_(peak)
-        weight = self.lam * self.every if self.training and self.every > 1 else self.lam
+        weight = self._weight()
         if self.aggregate == "max":
             return weight * quotients.amax()
         if self.aggregate == "mean":
@@ -253,6 +250,22 @@ class CLIP(nn.Module):
         level = weight * peak
         level = torch.sub(level, level, alpha=_TEMPERATURE * math.log(len(quotients)))
         return torch.addcmul(level, weight * share, spread)
+
+    def _weights(self, quotients: Tensor) -> Tensor:
+        """The penalty's derivatives with respect to this rank's quotients, of all ranks', and what makes all climb."""
+        if self.aggregate == "max":
+            chosen = (quotients == quotients.amax()).to(quotients)
+            shares = chosen / chosen.sum()
+        elif self.aggregate == "mean":
+            shares = torch.full_like(quotients, 1 / len(quotients))
+        else:
+            temperature = _TEMPERATURE * quotients.amax()
+            shares = (quotients / temperature.clamp_min(torch.finfo(quotients.dtype).tiny)).softmax(dim=0)
+        least = self.lam.clamp_min(len(self.pairs) * torch.finfo(torch.float32).eps ** 2)
+        return torch.add(own(shares) * (ranks() * self._weight()), least, alpha=_PROBE / len(self.pairs))
+
+    def _weight(self) -> Tensor:
+        return self.lam * self.every if self.training and self.every > 1 else self.lam
 
     @torch.no_grad()
     def _climb(
@@ -273,9 +286,9 @@ class CLIP(nn.Module):
         self.pairs.renew_(levels, x, pulls, slopes, stride=self.every)
 
 
-# What the pairs need is known at three places of the backward pass: the slopes at the outputs, the weights at the
-# quotients, the gradient at the inputs. The first two reach the third as gradients of tensors nobody looks into: plain
-# autograd, without hooks or state, which a compiler can trace.
+# What the pairs need is known at two places of the backward pass: slopes, weights and quotients at the outputs, the
+# gradient at the inputs. The first three reach the last as gradients of tensors nobody looks into: plain autograd,
+# without hooks or state, which a compiler can trace.
 
 
 class _Together(torch.autograd.Function):
@@ -314,35 +327,33 @@ class _Together(torch.autograd.Function):
 
 
 class _Apart(torch.autograd.Function):
-    r"""Outputs of the batch, (B, \*output), and of the pairs' ends, twice (n, \*output)."""
+    r"""The batch's output, (B, \*output), and the penalty, whose gradient at the pairs' outputs is known."""
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, _slopes: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.rows, ctx.pairs = rows, (len(out) - rows) // 2
+    def forward(
+        ctx: Any, out: Tensor, penalty: Tensor, levels: Tensor, rises: Tensor, weights: Tensor, *_messengers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        r"""``rises``: of the quotients, with respect to f(u), (n, \*output)."""
+        ctx.save_for_backward(levels, rises, weights)
         ctx.set_materialize_grads(False)
-        return out[:rows].clone(), out[rows : rows + ctx.pairs], out[rows + ctx.pairs :]
+        output = out[: len(out) - 2 * len(levels)].clone()
+        ctx.shape, ctx.dtype = output.shape, out.dtype
+        return output, penalty.clone()
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: Tensor | None, of_u: Tensor | None, of_v: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor | None, scale: Tensor | None) -> tuple[Tensor | None, ...]:
+        levels, rises, weights = ctx.saved_tensors
         slopes = None if gradient is None else distance(at_least_float32(gradient))
-        if of_u is None or of_v is None:  # the penalty left out
-            assert gradient is not None
-            of_u = of_v = gradient.new_zeros((ctx.pairs, *gradient.shape[1:]))
-        elif gradient is None:  # the penalty alone
-            gradient = of_u.new_zeros((ctx.rows, *of_u.shape[1:]))
-        return torch.cat([gradient, of_u, of_v]), slopes, None
-
-
-class _Observed(torch.autograd.Function):
-    """The quotients, as they are; in the backward pass, their weights and they themselves are sent on."""
-
-    @staticmethod
-    def forward(ctx: Any, quotients: Tensor, _weights: Tensor, _levels: Tensor) -> Tensor:
-        ctx.save_for_backward(quotients)
-        return quotients.view_as(quotients)
-
-    @staticmethod
-    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return weights, weights, ctx.saved_tensors[0]
+        if gradient is None:  # the penalty alone
+            gradient = rises.new_zeros(ctx.shape, dtype=ctx.dtype)
+        if scale is None:  # the penalty left out
+            return (
+                torch.cat([gradient, gradient.new_zeros((2 * len(rises), *ctx.shape[1:]))]),
+                *[None] * 4,
+                slopes,
+                None,
+                None,
+            )
+        weights = weights * scale
+        of_u = (rises * weights.view(-1, *[1] * (rises.dim() - 1))).to(ctx.dtype)
+        return torch.cat([gradient, of_u, -of_u]), *[None] * 4, slopes, weights, levels

@@ -10,7 +10,7 @@ from cheaplip.distributed import ranks, replace_, steepest, union, unwrapped, wi
 from cheaplip.domain import Box, Domain
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.operators import draw, enrol
-from cheaplip.quotient import Norm, at_least_float32, distance, quotient
+from cheaplip.quotient import Norm, at_least_float32, distance, quotient, slope
 
 __all__ = ["PairSet", "Start", "Step", "checked_output"]
 
@@ -325,7 +325,7 @@ class PairSet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
         level = _column(quotients.to(self.u), difference)
-        shrink = level * _slope(difference, norm_in)
+        shrink = level * slope(difference, norm_in)
         gradient_u, gradient_v = (pull_u - shrink) / run, (pull_v + shrink) / run
         if self.step == "quotient":
             return self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
@@ -412,21 +412,6 @@ def _length(x: Tensor) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     """Each element of the batch divided by its Euclidean norm; zero stays zero."""
     return x / _length(x).clamp_min(_TINY)
-
-
-def _slope(difference: Tensor, norm: Norm) -> Tensor:
-    """Gradient of the norm at each difference."""
-    if norm == 2:
-        return _unit(difference)
-    if norm == 1:
-        return difference.sign()
-    if norm == math.inf:
-        sizes = difference.abs()
-        peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
-        return peaks / _column(distance(peaks, 1).clamp_min(1), peaks)
-    value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
-    slope: Tensor = pull(torch.ones_like(value))[0]
-    return slope
 
 
 def _dual(pull: Tensor, norm: Norm) -> Tensor:

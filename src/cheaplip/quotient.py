@@ -1,16 +1,18 @@
 """Norms and difference quotients; no other file divides an output distance by an input distance."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "at_least_float32", "check_norm", "distance", "quotient"]
+__all__ = ["Norm", "at_least_float32", "check_norm", "distance", "quotient", "quotient_and_slope", "slope"]
 
 Norm = float | Callable[[Tensor], Tensor]
 """1, 2, ``inf``, or a callable that maps differences (B, \\*shape) to norms (B,)."""
 
-_ORDERS = (1.0, 2.0, float("inf"))
+_ORDERS = (1.0, 2.0, math.inf)
+_TINY = 1e-30
 
 
 def check_norm(norm: Norm, name: str) -> Norm:
@@ -58,6 +60,21 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
     return norms
 
 
+def slope(difference: Tensor, norm: Norm = 2) -> Tensor:
+    """Gradient of :func:`distance` at each difference, (B, *shape); 0 where the difference is 0."""
+    if norm == 2:
+        return difference / _column(distance(difference), difference).clamp_min(_TINY)
+    if norm == 1:
+        return difference.sign()
+    if norm == math.inf:
+        sizes = difference.abs()
+        peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
+        return peaks / _column(distance(peaks, 1).clamp_min(1), peaks)
+    value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
+    gradient: Tensor = pull(torch.ones_like(value))[0]
+    return gradient
+
+
 def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
     r"""Difference quotients :math:`\|f(u)-f(v)\| / \|u-v\|`, one per pair.
 
@@ -82,5 +99,24 @@ def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2,
     """
     with torch.autocast(u.device.type, enabled=False):
         rise = distance(at_least_float32(fu) - at_least_float32(fv), norm_out)
-        run = distance(at_least_float32(u) - at_least_float32(v), norm_in)
-        return rise * run.sign() / run.clamp_min(torch.finfo(run.dtype).tiny)
+        return rise * _per_distance(u, v, norm_in)
+
+
+def quotient_and_slope(
+    fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2
+) -> tuple[Tensor, Tensor]:
+    """:func:`quotient`, (B,), and its gradient with respect to ``fu``, (B, *output); for ``fv`` its opposite."""
+    with torch.autocast(u.device.type, enabled=False):
+        difference = at_least_float32(fu) - at_least_float32(fv)
+        share = _per_distance(u, v, norm_in)
+        return distance(difference, norm_out) * share, slope(difference, norm_out) * _column(share, difference)
+
+
+def _per_distance(u: Tensor, v: Tensor, norm: Norm) -> Tensor:
+    """One over the distance of each pair, (B,); 0 where u = v."""
+    run = distance(at_least_float32(u) - at_least_float32(v), norm)
+    return run.sign() / run.clamp_min(torch.finfo(run.dtype).tiny)
+
+
+def _column(per_input: Tensor, like: Tensor) -> Tensor:
+    return per_input.reshape(-1, *[1] * (like.dim() - 1))
