@@ -492,6 +492,42 @@ def test_without_the_packages_training_says_so_and_report_fails(tmp_path, capsys
     assert capsys.readouterr().err == "cheaplip: a report needs plotly: pip install 'cheaplip[report]'\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["bracket", "--seconds", "0"], id="bracket"),
+        pytest.param(["certify", "--epsilon", "0.001", "--seconds", "0"], id="certify"),
+        pytest.param(["evaluate", "--attacks", "noise", "--epsilon", "0.125"], id="evaluate"),
+    ],
+)
+def test_new_figures_renew_the_page(command, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert run(["train", "digits", "--out", str(folder), *TINY]) == 0
+    first = own(folder / "report.html")
+    name, *options = command
+    (folder / "report.html").unlink()
+    assert run([name, str(folder), *options]) == 0
+    assert not (folder / "report.html").exists()  # none was there: none is made
+    assert run(["report", str(folder)]) == 0
+    before = own(folder / "report.html")
+    (folder / "report.html").write_text("old")
+    capsys.readouterr()
+    assert run([name, str(folder), *options, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert f"report: {folder / 'report.html'}" in err
+    assert json.loads(out)
+    assert own(folder / "report.html") == before != first
+    pair = json.loads((folder / "report.json").read_text())["witness"]
+    assert pair["quotient"] == json.loads((folder / "metrics.json").read_text())["lipschitz"]["lower"]
+
+
+def test_a_page_that_cannot_be_renewed_is_said_to_be_old(tmp_path, capsys, monkeypatch):
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    assert run(["bracket", str(tmp_path / "run"), "--seconds", "0"]) == 0
+    assert "the report is older than these figures: a report needs plotly" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     if CHROMIUM is None:

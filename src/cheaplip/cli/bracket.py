@@ -8,6 +8,7 @@ from rich.table import Table
 from cheaplip.bracket.upper import METHODS
 from cheaplip.cli.console import Interrupt, print_json, progress_display, search_bar, show_table
 from cheaplip.cli.options import check_seconds, parse_norm
+from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
 from cheaplip.experiments.bracketing import bracket_subject
 from cheaplip.experiments.config import check_choice
@@ -17,7 +18,10 @@ __all__ = ["Bracket"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket(SubjectOptions):
-    """Bracket the Lipschitz constant of a trained model; of a run, in norm 2, both ends join its metrics.json."""
+    """Bracket the Lipschitz constant of a trained model.
+
+    Of a run, in norm 2, both ends join its metrics.json and its page.
+    """
 
     norm: str = "2"
     """of inputs and outputs: 2, 1 or inf"""
@@ -44,6 +48,7 @@ class Bracket(SubjectOptions):
                 progress=search_bar(bar, subject.name, interrupt),
             )
         print_json(found) if self.json else show_table(_table(subject.name, found))
+        renew_report(subject.folder)
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:

@@ -8,6 +8,7 @@ from rich.table import Table
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display, search_bar, show_table
 from cheaplip.cli.figures import wording
 from cheaplip.cli.options import check_seconds, parse_radii
+from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
 from cheaplip.experiments.certify import certify
 
@@ -37,13 +38,11 @@ class Certify(SubjectOptions):
             metrics = certify(
                 subject, epsilons=radii, seconds=self.seconds, progress=search_bar(bar, subject.name, interrupt)
             )
-        if self.json:
-            print_json(metrics)
-            return
-        show_table(_table(subject.name, metrics))
-        if subject.folder is not None:
+        print_json(metrics) if self.json else show_table(_table(subject.name, metrics))
+        if subject.folder is not None and not self.json:
             card = "" if subject.config is None else f", card: {subject.folder.path / 'card.md'}"
             messages.print(f"radii: {subject.folder.path / 'certified.csv'}{card}", soft_wrap=True)
+        renew_report(subject.folder)
 
 
 def _table(name: str, metrics: dict[str, Any]) -> Table:

@@ -8,6 +8,7 @@ import tyro
 
 from cheaplip.cli.console import Interrupt, attack_bar, metrics_table, print_json, progress_display, show_table
 from cheaplip.cli.options import check_samples, parse_names, parse_radii
+from cheaplip.cli.report import renew_report
 from cheaplip.experiments.evaluation import evaluate
 from cheaplip.experiments.runs import RunFolder
 from cheaplip.robustness import ATTACKS
@@ -17,7 +18,7 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Attack the model of a finished run; the figures join its metrics.json."""
+    """Attack the model of a finished run; the figures join its metrics.json and its page."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
@@ -43,3 +44,4 @@ class Evaluate:
                 progress=lambda name, done, total: report(self.run.name, name, done, total),
             )
         print_json(metrics) if self.json else show_table(metrics_table(self.run.name, metrics))
+        renew_report(RunFolder(self.run))

@@ -9,7 +9,7 @@ import tyro
 from cheaplip.cli.console import Interrupt, messages
 from cheaplip.experiments.runs import RunFolder
 
-__all__ = ["Report", "finish_with_report"]
+__all__ = ["Report", "finish_with_report", "renew_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,17 @@ def finish_with_report(folder: RunFolder, command: str) -> None:
     missing = _missing()
     if missing:
         messages.print(f"no report: {missing}", soft_wrap=True, markup=False)
+    else:
+        _write(folder.path)
+
+
+def renew_report(folder: RunFolder | None) -> None:
+    """Make a run's page again, now that its figures have changed; where there is none, none is made."""
+    if folder is None or not (folder.path / "report.html").is_file():
+        return
+    missing = _missing()
+    if missing:
+        messages.print(f"the report is older than these figures: {missing}", soft_wrap=True, markup=False)
     else:
         _write(folder.path)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cheaplip.bracket import Bracket, bracket
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.exhibits import exhibits
 from cheaplip.experiments.subjects import Subject
 
 __all__ = ["bracket_subject", "join"]
@@ -22,7 +22,7 @@ def bracket_subject(
     """Bracket a model on its data's domain, from its training inputs.
 
     In norm 2 the ends join ``metrics.json`` in its folder as ``lipschitz``, where the lower one is only ever raised,
-    with its witness in ``witness.safetensors``, and the upper one only ever lowered.
+    with its witness in ``witness.safetensors`` and, of a run, for the report; the upper one is only ever lowered.
 
     Args:
         subject: the model, its data and its folder.
@@ -41,7 +41,7 @@ def bracket_subject(
     )
     if norm == 2 and subject.folder is not None:
         metrics = subject.metrics()
-        join(metrics, subject.folder, b)
+        join(metrics, subject, b)
         subject.folder.write_json("metrics.json", metrics)
     return {
         "lower": b.lower,
@@ -54,12 +54,14 @@ def bracket_subject(
     }
 
 
-def join(metrics: dict[str, Any], folder: RunFolder | None, b: Bracket) -> None:
+def join(metrics: dict[str, Any], subject: Subject, b: Bracket) -> None:
     """Raise the lower end of ``metrics`` to the bracket's, keeping its witness, and lower the upper one."""
     known = metrics.get("lipschitz") or {}
     if b.lower > (known.get("lower") or 0.0):
-        if folder is not None:
-            folder.save_witness(*b.witness)
+        if subject.folder is not None:
+            subject.folder.save_witness(*b.witness)
+            if subject.config is not None:
+                subject.folder.write_json("report.json", exhibits(subject.model, subject.data, b.witness, b.lower))
         known["lower"] = b.lower
     if b.upper < (known.get("upper") or math.inf):
         known["upper"], known["upper_method"] = b.upper, b.method

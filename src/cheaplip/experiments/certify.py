@@ -49,7 +49,7 @@ def certify(
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
     certificate = data.task.certificate(model, *data.test, b, epsilons)
     metrics = subject.metrics() or data.task.metrics(model, {"test": data.test})
-    join(metrics, folder, b)
+    join(metrics, subject, b)
     metrics["certified"] = {**(metrics.get("certified") or {}), **certificate.figures}
     if folder is not None:
         folder.write_text("certified.csv", certificate.table)
