@@ -206,7 +206,8 @@ def test_certified_refuses_converted_weights(problem):
 def test_certified_exports_with_both_outputs(problem):
     model, x, b = problem
     served = Certified(model, b).eval()
-    program = torch.export.export(served, (x[:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(served, (x[:3],), dynamic_shapes=(batch,), strict=False)
     for expected, got in zip(served(x), program.module()(x), strict=True):
         assert torch.equal(expected, got)
 

@@ -308,9 +308,13 @@ REFUSED = {
 }
 
 
+UNTRACED = ("batch statistics", "hidden state") if torch.__version__.startswith("2.6.") else ()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name):
     shape, make, message = REFUSED[name]
+    message = "cannot be traced" if name in UNTRACED else message  # torch 2.6 refuses these itself
     with pytest.raises(UnsupportedLayerError, match=re.escape(message)):
         read(make().eval(), shape)
 

@@ -141,6 +141,7 @@ def test_processes_equal_one_whatever_the_options(form, step, aggregate, count, 
     check_equal(count, tmp_path, form, step=step, aggregate=aggregate, every=2)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 shards on accelerators only")
 @pytest.mark.parametrize("wrap", ["FSDP"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_sharded_model(form, wrap, tmp_path):

@@ -179,13 +179,12 @@ class DiscrepancyPrinciple:
         slow.lerp_(value, torch.maximum(fresh, 1 - constants["long past"].pow(count)))
         error, trend = (mean - target, mean - slow) if self.mode == "max" else (target - mean, slow - mean)
         if self.rule == "additive":
-            change = torch.where(error > constants["nothing"], constants["up"], constants["down"])
+            change, speed = torch.where(error > constants["nothing"], constants["up"], constants["down"]), 1.0
         else:
             state["met"].logical_or_(error >= constants["nothing"])
             ahead = torch.addcmul(error, trend, torch.where(state["met"], constants["damping"], constants["patience"]))
             remaining = ahead.clamp(error.clamp_max(0), error.clamp_min(0))  # a gap that the trend closes is no gap
-            change = remaining.clamp(-self.width, self.width)
-            pace = pace * (self.rate / self.width)
+            change, speed = remaining.clamp(-self.width, self.width), self.rate / self.width
             if self.gain > 0:
                 live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
                 lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])
@@ -195,11 +194,13 @@ class DiscrepancyPrinciple:
             change = torch.where(steps > self.warmup, change, constants["nothing"])
         change = change * count
         if torch.compiler.is_compiling():
-            change, pace = change * pace, 1.0  # a number that changes from step to step must not be part of a graph
-        if self.rule == "additive":
-            lam.add_(change, alpha=pace)
+            change = change * pace  # a number that changes from step to step must not be part of a graph
         else:
-            lam.mul_(torch.add(constants["nothing"], change, alpha=pace).exp())
+            speed *= pace
+        if self.rule == "additive":
+            lam.add_(change, alpha=speed)
+        else:
+            lam.mul_(torch.add(constants["nothing"], change, alpha=speed).exp())
         lam.clamp_(*self.bounds)
         total.zero_()
         count.zero_()

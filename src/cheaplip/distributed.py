@@ -6,8 +6,6 @@ Gradients are expected to be averaged over ranks, as DistributedDataParallel and
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -119,15 +117,17 @@ def unwrapped(model: Model) -> Model:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-@contextmanager
-def without_broadcast(model: Model) -> Iterator[None]:
+class without_broadcast:  # noqa: N801 - a class, as evaluation_mode
     """Keep DistributedDataParallel from copying buffers between ranks: in place, it would spoil the batch's pass."""
-    if not isinstance(model, DistributedDataParallel):
-        yield
-        return
-    broadcast = model.broadcast_buffers
-    model.broadcast_buffers = False
-    try:
-        yield
-    finally:
-        model.broadcast_buffers = broadcast
+
+    def __init__(self, model: Model) -> None:
+        self.model = model if isinstance(model, DistributedDataParallel) else None
+        self.broadcast = self.model is not None and self.model.broadcast_buffers
+
+    def __enter__(self) -> None:
+        if self.model is not None:
+            self.model.broadcast_buffers = False
+
+    def __exit__(self, *_: object) -> None:
+        if self.model is not None:
+            self.model.broadcast_buffers = self.broadcast

@@ -28,20 +28,23 @@ _SUSPECTS = (_BatchNorm, _InstanceNorm, nn.MultiheadAttention, nn.RNNBase, _Drop
 _REMEDY = "use clip(model), which gives the pairs a pass of their own, instead of clip.joint(model, x)"
 
 
-@contextmanager
-def evaluation_mode(model: Model, kind: type[nn.Module] = nn.Module) -> Iterator[None]:
+class evaluation_mode:  # noqa: N801 - a function to its users; torch.compile of 2.6 cannot trace generators
     """Put every submodule of ``kind`` in evaluation mode, and back in its own mode afterwards.
 
     A plain function has no modes to change: put what it calls in evaluation mode yourself.
     """
-    modules = [module for module in model.modules() if isinstance(module, kind)] if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
+
+    def __init__(self, model: Model, kind: type[nn.Module] = nn.Module) -> None:
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        self.modules = [module for module in modules if isinstance(module, kind)]
+        self.modes = [module.training for module in self.modules]
+
+    def __enter__(self) -> None:
+        for module in self.modules:
             module.training = False
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in zip(self.modules, self.modes, strict=True):
             module.training = mode
 
 
