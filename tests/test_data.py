@@ -199,7 +199,8 @@ def test_csv_labels_of_any_kind_are_numbered_in_order(tmp_path: Path) -> None:
     assert (found.name, found.shape, found.classes) == ("table.csv", (2,), 2)
     x, y = (torch.cat(ts) for ts in zip(found.train, found.validation, found.test, strict=True))
     assert y.bincount().tolist() == [10, 10]
-    assert torch.equal(x[:, 1], y.float())
+    assert torch.equal(found.scaling.inverse(x)[:, 1], y.float())
+    assert (found.class_names, found.feature_names) == (("apple", "pear, ripe"), ("weight", "size"))
 
 
 def test_csv_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import tyro
 
 from cheaplip.cli.options import load_data
 from cheaplip.experiments.config import ConfigError, TrainConfig
+from cheaplip.experiments.models import Activation
 from cheaplip.experiments.runs import RunFolder
+from cheaplip.experiments.scaling import Scaling
 from cheaplip.experiments.subjects import Subject, of_model, of_run
 
 __all__ = ["SubjectOptions"]
@@ -19,15 +21,20 @@ class SubjectOptions:
     """Which model, and for one from elsewhere, of which weights and on which data."""
 
     run: Annotated[str, tyro.conf.Positional]
-    """a run's folder; or a .pt2 file of torch.export (from where you trust), or package.module:function, with --data"""
+    """a run's folder; with --data also a .pt2 file of torch.export (from where you trust), or a model by name, such as
+    package.module:function or mlp:200,80, with --weights"""
     weights: Path | None = None
-    """of package.module:function: a .safetensors file, or a state dict written by torch.save"""
+    """of a model by name: a .safetensors file, or a state dict written by torch.save"""
+    activation: Activation = "sigmoid"
+    """of a model by name, mlp or cnn"""
     data: str | None = None
     """of a model from elsewhere, as in train: its inputs, its domain, its test part"""
     label: str | None = None
     """the label's column in a CSV file"""
     task: str = "classification"
     """of that data: classification or regression"""
+    scaling: Scaling = "none"
+    """of that data's features; standard if the model was trained on standardised ones"""
     split_seed: int = 0
     """of that data's train/validation/test split"""
     device: str = "cpu"
@@ -51,9 +58,14 @@ class SubjectOptions:
                 f"data: expected the inputs that {self.run} is about, such as digits or a file: say --data"
             )
         config = TrainConfig(
-            data=self.data, label=self.label, task=self.task, split_seed=self.split_seed, device=self.device
+            data=self.data,
+            label=self.label,
+            task=self.task,
+            scaling=self.scaling,
+            split_seed=self.split_seed,
+            device=self.device,
         )
-        return of_model(self.run, load_data(config), weights=self.weights, out=self.out)
+        return of_model(self.run, load_data(config), weights=self.weights, activation=self.activation, out=self.out)
 
 
 def _names_a_function(run: str) -> bool:

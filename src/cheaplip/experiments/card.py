@@ -14,6 +14,10 @@ from cheaplip.experiments.tasks import TASKS, Task
 
 __all__ = ["data_digest", "markdown", "task_of", "weights_digest", "write_card"]
 
+_UNITS = {
+    "none": "",
+    "standard": "Each feature is divided by its standard deviation on the training part, so distances count these.\n",
+}
 _FREE = ("device", "checkpoint_every")  # do not change what is trained
 
 
@@ -39,6 +43,7 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
         "data": {
             "name": data.name,
             "test_inputs": len(data.test.x),
+            "scaling": "none" if data.scaling is None else "standard",
             "sha256": data_digest(data),
         },
         "bracket": {
@@ -100,6 +105,7 @@ def markdown(card: dict[str, Any]) -> str:
     rows += [(f"certified, ε = {key}", value, data["test_inputs"]) for key, value in figures["certified"].items()]
     table = "\n".join(f"| {name} | {task.write(value)} | {count} |" for name, value, count in rows)
     options = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
+    units = _UNITS[data.get("scaling", "none")]
     packages = ", ".join(f"{name} {value}" for name, value in card["versions"].items())
     return f"""# Model card
 
@@ -108,7 +114,7 @@ def markdown(card: dict[str, Any]) -> str:
 ## What is proved
 
 {b["lower"]:.6g} ≤ Lip(f) ≤ {b["upper"]:.6g} in the Euclidean norm, over {b["domain"]}; method `{b["method"]}`.
-The function meant is the one that the stored weights define in real arithmetic. {task.claim}
+{units}The function meant is the one that the stored weights define in real arithmetic. {task.claim}
 
 | {task.figure} on {data["name"]} | | inputs |
 |---|---|---|

@@ -13,6 +13,7 @@ from cheaplip.clip import Aggregate
 from cheaplip.discrepancy import Rule
 from cheaplip.experiments.methods import METHODS
 from cheaplip.experiments.models import Activation, FinalActivation
+from cheaplip.experiments.scaling import Scaling
 from cheaplip.experiments.tasks import TASKS
 from cheaplip.pairs import Start, Step
 
@@ -45,6 +46,9 @@ class TrainConfig:
     """the label's column in a CSV file"""
     task: str = "classification"
     """classification, or regression: squared error, figures in the label's units"""
+    scaling: Scaling | None = None
+    """of features: standard (mean 0, deviation 1 on the training part: distances and radii are in standard deviations)
+    or none; unset: standard for a CSV file with values outside [0, 1]"""
     method: str = "clip"
     """plain, weight, clip, adversarial, certified or clip+certified"""
     model: str = "mlp:200,80"
@@ -135,6 +139,7 @@ class TrainConfig:
             ("step", Step),
             ("activation", Activation),
             ("aggregate", Aggregate),
+            ("scaling", Scaling),
         ):
             if getattr(self, name) is not None:
                 check_choice(name, getattr(self, name), get_args(kinds))

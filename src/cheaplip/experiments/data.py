@@ -3,11 +3,10 @@
 import copy
 import difflib
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,17 +16,16 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from cheaplip.domain import Box
-from cheaplip.errors import CheaplipWarning
 from cheaplip.experiments import idx
 from cheaplip.experiments.idx import DataError
 from cheaplip.experiments.image_folder import read_images
-from cheaplip.experiments.readers import call, read_csv, read_npz, refuse_non_finite
+from cheaplip.experiments.readers import Raw, call, read_csv, read_npz, refuse_non_finite
+from cheaplip.experiments.scaling import Scaling, Standardisation, warn_of_uneven_features
 from cheaplip.experiments.tasks import TASKS, Task
 
 __all__ = ["Data", "DataError", "Split", "load"]
 
 _BUILT_IN = ("digits", *idx.NAMES)
-_UNEVEN = 100.0  # times the median feature's standard deviation, or 1 if that is more
 _SAMPLE = 256  # inputs looked at for the distance between two of them
 
 
@@ -50,6 +48,8 @@ class Data:
         epsilon: default radius of attacks in Euclidean distance: 0.2 times the median distance between two training
             inputs, to one significant digit; 2.0 on MNIST.
         noise: default standard deviation of noise: half of ``epsilon``, to one significant digit.
+        class_names, feature_names: where the source names them; else empty.
+        scaling: from inputs as they came to those here; None: they are the same.
     """
 
     name: str
@@ -60,6 +60,9 @@ class Data:
     domain: Box
     epsilon: float
     noise: float
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    scaling: Standardisation | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,8 +84,10 @@ class Data:
         train, validation, test = (
             Split(part.x.to(device), part.y.to(device)) for part in (self.train, self.validation, self.test)
         )
-        domain = copy.deepcopy(self.domain).to(device)  # moving a module happens in place
-        return replace(self, train=train, validation=validation, test=test, domain=domain)
+        # moving a module happens in place
+        domain, scaling = copy.deepcopy(self.domain).to(device), copy.deepcopy(self.scaling)
+        scaling = None if scaling is None else scaling.to(device)
+        return replace(self, train=train, validation=validation, test=test, domain=domain, scaling=scaling)
 
 
 def load(
@@ -90,6 +95,7 @@ def load(
     *,
     label: str | None = None,
     task: str = "classification",
+    scaling: Scaling | None = None,
     split_seed: int = 0,
     validation: float | None = None,
     test: float = 0.2,
@@ -109,6 +115,9 @@ def load(
             values are numbered. For regression y holds finite numbers, (N,) or (N, k).
         label: the column of a ``.csv`` file that holds the classes, or the numbers.
         task: ``classification`` or ``regression``.
+        scaling: ``standard``: each feature less its mean, over its standard deviation, both of the training part, so
+            that distances are in standard deviations; ``none``: features as they come. None: ``standard`` for a
+            ``.csv`` file with values outside [0, 1], whose columns may have any units, otherwise ``none``.
         split_seed: the same seed gives the same split.
         validation: fraction of all samples, in (0, 1). None: 0.1. For ``mnist`` and ``fashion-mnist`` it is a
             fraction of the training set, None: 1/12, which is 5,000 images.
@@ -129,34 +138,36 @@ def load(
         raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
     if task not in TASKS:
         raise DataError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    if scaling is not None and scaling not in get_args(Scaling):
+        raise DataError(f"scaling: expected one of {', '.join(get_args(Scaling))}, got {scaling!r}")
     numbers = task == "regression"
     if numbers and (source in _BUILT_IN or Path(source).is_dir()):
         raise DataError(f"{source} holds classes, not numbers: leave --task regression out, or name other data")
     if source in idx.NAMES:
+        _refuse_scaling(scaling, source)
         return _official(source, validation, split_seed)
     found = _read(source, label, task)
     if isinstance(found, Data):
+        _refuse_scaling(scaling, source)
         return _check_data(found, source, task)
-    x, domain = _inputs(found[0], source)
-    _check_units(x, source)
-    y = _numbers(found[1], len(x), source) if numbers else _labels(found[1], len(x), source)
+    x, domain = _inputs(found.x, source)
+    y = _numbers(found.y, len(x), source) if numbers else _labels(found.y, len(x), source)
     train, test_part, held_out = _split(y, source, (test, validation), split_seed)
+    scaled = None
+    if scaling == "standard" or (scaling is None and _has_suffix(source, ".csv") and domain.low.numel() > 1):
+        scaled = Standardisation(x[train])
+        x = scaled(x)
+        domain = _box(x)
+    else:
+        warn_of_uneven_features(x, source)
     parts = (Split(x[rows], y[rows]) for rows in (train, held_out, test_part))
-    return _describe(Path(source).resolve().name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
+    data = _describe(Path(source).resolve().name, *parts, classes=0 if numbers else int(y.max()) + 1, domain=domain)
+    return replace(data, class_names=found.classes, feature_names=found.features, scaling=scaled)
 
 
-def _check_units(x: Tensor, source: str) -> None:
-    """Warn where one feature would decide every distance."""
-    spread = x.flatten(1).std(dim=0) if len(x) > 1 else x.new_zeros(1)
-    usual, largest = float(spread.median()), float(spread.max())
-    if largest > _UNEVEN * max(usual, 1 / _UNEVEN):
-        warnings.warn(
-            f"{source}: feature {int(spread.argmax())} (counted from 0) has a standard deviation of {largest:.3g}, the "
-            f"median feature one of {usual:.3g}: distances weigh features as they come, and a network may not learn "
-            "from such numbers at all; scale the features first, for example to [0, 1]",
-            CheaplipWarning,
-            stacklevel=3,
-        )
+def _refuse_scaling(scaling: Scaling | None, source: str) -> None:
+    if scaling == "standard":
+        raise DataError(f"scaling: {source} has its scale and its box already, got standard: leave it out")
 
 
 def _official(name: str, validation: float, seed: int) -> Data:
@@ -228,11 +239,11 @@ def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: 
     return [rest, *taken]
 
 
-def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data":
+def _read(source: str, label: str | None, task: str) -> Raw | Data:
     """Inputs and labels as they come, unchecked, or whole data from a function."""
     if source == "digits":
         digits = load_digits()
-        return digits.images[:, None] / 16, digits.target
+        return Raw(digits.images[:, None] / 16, digits.target)
     if _has_suffix(source, ".npz"):
         return read_npz(_existing(source))
     if _has_suffix(source, ".csv"):
@@ -245,7 +256,7 @@ def _read(source: str, label: str | None, task: str) -> "tuple[Any, Any] | Data"
             return found
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
-        return found[0], found[1]
+        return Raw(found[0], found[1])
     close = difflib.get_close_matches(source.lower(), _BUILT_IN, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise DataError(

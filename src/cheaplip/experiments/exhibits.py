@@ -28,7 +28,8 @@ def exhibits(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor], quoti
         ``witness``: the pair ``u``, ``v`` (flat, unless larger than 20,000 values), its ``shape``, the box's ``low``
         and ``high`` ends, the ``outputs`` at both, their ``distance`` and ``quotient``. What the task adds:
         ``confusion``, a list for each true class with the number of test inputs given to each class; or ``answers``,
-        labels and predictions of a regression.
+        labels and predictions of a regression. Where the data have them: names of ``classes`` and ``features``, the
+        ``scaling`` of these.
     """
     u, v = (point.detach().double().cpu() for point in witness)
     with torch.no_grad(), evaluation_mode(model):
@@ -44,7 +45,13 @@ def exhibits(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor], quoti
     }
     if u.numel() <= _MOST:
         pair |= {"u": _rounded(u), "v": _rounded(v)}
-    return {"witness": pair, **data.task.exhibits(model, *data.test, data.outputs)}
+    names: dict[str, Any] = {
+        "classes": list(data.class_names),
+        "features": list(data.feature_names),
+        "scaling": None if data.scaling is None else "standard",
+    }
+    named = {name: value for name, value in names.items() if value}
+    return {"witness": pair, **data.task.exhibits(model, *data.test, data.outputs), **named}
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from cheaplip.domain import Box
 from cheaplip.experiments.config import check_choice
 from cheaplip.experiments.runs import RunError, RunFolder, versions
 from cheaplip.experiments.subjects import of_run
@@ -24,8 +25,8 @@ _TOLERANCE = 1e-4  # of the largest logit; another runtime sums in another order
 def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - the word of the command line
     r"""Write ``model.pt2`` or ``model.onnx`` and ``model-card.json`` into a run's folder.
 
-    The file takes inputs (B, \*shape), any B, and gives logits (B, classes). It is read back, and refused unless its
-    outputs equal the model's.
+    The file takes inputs (B, \*shape), any B, as they came, and gives logits (B, classes): where training scaled the
+    features, the file does so itself. It is read back, and refused unless its outputs equal the model's.
 
     Args:
         folder: a finished run.
@@ -42,8 +43,13 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
     subject = of_run(folder)
     config, data, metrics = subject.config, subject.data.to("cpu"), subject.metrics()
     assert config is not None
-    model = subject.model.cpu()
-    x = data.test.x[:_CHECKED]
+    model, x, domain = subject.model.cpu(), data.test.x[:_CHECKED], data.domain
+    scaling: dict[str, Any] | None = None
+    if data.scaling is not None:
+        model, x = nn.Sequential(data.scaling, model).eval(), data.scaling.inverse(x)
+        domain = Box(data.scaling.inverse(domain.low), data.scaling.inverse(domain.high))
+        scaling = {name: value.tolist() for name, value in data.scaling.state_dict().items()}
+        scaling["meaning"] = "the file takes (x - mean) / deviation itself; metrics are of inputs scaled so"
     path = folder.path / f"model.{format}"
     try:
         with torch.no_grad():
@@ -58,7 +64,8 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
     folder.write_json(
         "model-card.json",
         {
-            "input": {"shape": ["batch", *data.shape], "dtype": "float32", "domain": repr(data.domain)},
+            "input": {"shape": ["batch", *data.shape], "dtype": "float32", "domain": repr(domain)},
+            "scaling": scaling,
             "output": {"shape": ["batch", data.outputs], "meaning": data.task.meaning},
             "data": config.data,
             "method": config.method,
@@ -71,7 +78,7 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
 
 
 def _write_pt2(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
-    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     torch.export.save(program, path)
     loaded: Callable[[Tensor], Tensor] = torch.export.load(path).module()
     return loaded

@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cheaplip.experiments.idx import DataError
+from cheaplip.experiments.readers import Raw
 
 __all__ = ["read_images"]
 
 _GREY, _COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")
 
 
-def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_images(folder: Path) -> Raw:
     """All images of a folder of folders; hidden files are passed over.
 
     Grey if every image is, otherwise red, green and blue.
@@ -22,7 +22,7 @@ def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         folder: holds a folder for each class; the classes are numbered by their folders' names, in order.
 
     Returns:
-        (N, C, H, W) bytes, and classes (N,).
+        (N, C, H, W) bytes, classes (N,), and the folders' names.
 
     Raises:
         DataError: names the file that is broken, of another size, or no image without transparency, 8 bits deep.
@@ -47,7 +47,8 @@ def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             )
     x = np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in images])
     x = x[:, None] if mode == "L" else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    return x, np.array([number for _, number in files], dtype=np.int64)
+    y = np.array([number for _, number in files], dtype=np.int64)
+    return Raw(x, y, classes=tuple(kind.name for kind in classes))
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -6,23 +6,32 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cheaplip.experiments.idx import DataError
 
-__all__ = ["call", "read_csv", "read_npz", "refuse_non_finite"]
+__all__ = ["Raw", "call", "read_csv", "read_npz", "refuse_non_finite"]
 
 
-def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+class Raw(NamedTuple):
+    """Inputs and labels as they come, unchecked, with the names of classes and features where the source has them."""
+
+    x: Any
+    y: Any
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+def read_npz(path: Path) -> Raw:
     """The arrays x and y of a ``.npz`` file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = {"x", "y"} - set(arrays.files)
             if not missing:
-                return arrays["x"], arrays["y"]
+                return Raw(arrays["x"], arrays["y"])
             keys = ", ".join(arrays.files) or "none"
     except Exception as error:  # a damaged archive may raise almost anything
         raise DataError(
@@ -31,7 +40,7 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     raise DataError(f"{path}: expected arrays named x and y, got {keys}; write them with np.savez(path, x=x, y=y)")
 
 
-def read_csv(path: Path, label: str | None, *, task: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+def read_csv(path: Path, label: str | None, *, task: str) -> Raw:
     """The features of a ``.csv`` file, and what the column ``label`` holds: numbers, or classes, which are numbered."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -74,9 +83,10 @@ def read_csv(path: Path, label: str | None, *, task: str) -> tuple[NDArray[np.fl
     x = np.array(features, dtype=np.float64).reshape(len(rows), len(names))
     refuse_non_finite(x, str(path), lambda row, column: f"line {rows[row][0]}, column {names[column]!r}")
     if task == "regression":
-        return x, np.array([float(value) for value in labels])
+        return Raw(x, np.array([float(value) for value in labels]), features=tuple(names))
     numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
-    return x, np.array([numbers[value] for value in labels], dtype=np.int64)
+    y = np.array([numbers[value] for value in labels], dtype=np.int64)
+    return Raw(x, y, classes=tuple(numbers), features=tuple(names))
 
 
 _HELD = {"classification": "classes", "regression": "numbers to predict"}

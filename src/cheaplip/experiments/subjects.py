@@ -8,7 +8,7 @@ from torch import nn
 
 from cheaplip.experiments.config import ConfigError, TrainConfig, from_json
 from cheaplip.experiments.data import Data, load
-from cheaplip.experiments.models import build, check_model
+from cheaplip.experiments.models import Activation, build, check_model
 from cheaplip.experiments.runs import RunError, RunFolder
 from cheaplip.experiments.weights import load_program, load_weights
 
@@ -52,14 +52,22 @@ def of_run(folder: RunFolder, data: Data | None = None) -> Subject:
     return Subject(folder.path.name, load_trained(folder, config, data), data, folder, config)
 
 
-def of_model(model: str, data: Data, *, weights: Path | None = None, out: Path | None = None) -> Subject:
+def of_model(
+    model: str,
+    data: Data,
+    *,
+    weights: Path | None = None,
+    activation: Activation = "sigmoid",
+    out: Path | None = None,
+) -> Subject:
     """A model from elsewhere.
 
     Args:
-        model: a ``.pt2`` file of torch.export, which holds its weights, or ``package.module:function``, a function of
-            (shape, outputs).
+        model: a ``.pt2`` file of torch.export, which holds its weights, or a name that
+            :func:`cheaplip.experiments.models.build` knows, such as ``package.module:function``.
         data: what it is about.
-        weights: of a function's model, see :func:`cheaplip.experiments.weights.load_weights`.
+        weights: of a model by name, see :func:`cheaplip.experiments.weights.load_weights`.
+        activation: of ``mlp`` and ``cnn``.
         out: a new folder for the results. None: nothing is kept.
 
     Raises:
@@ -78,7 +86,7 @@ def of_model(model: str, data: Data, *, weights: Path | None = None, out: Path |
                 f"weights: expected the file that holds those of {model}, a .safetensors file or a state dict: "
                 "say --weights FILE"
             )
-        loaded = build(model, data.shape, data.outputs)
+        loaded = build(model, data.shape, data.outputs, activation=activation)
         load_weights(loaded, weights)
     if out is not None and out.exists() and any(out.iterdir()):
         raise RunError(f"output folder {out} exists and is not empty: choose another --out")
@@ -97,7 +105,7 @@ def data_of(config: TrainConfig) -> Data:
     Raises:
         DataError: they cannot be loaded, or used.
     """
-    data = load(config.data, label=config.label, task=config.task, split_seed=config.split_seed)
+    data = load(config.data, label=config.label, task=config.task, scaling=config.scaling, split_seed=config.split_seed)
     return data.to(config.resolved_device)
 
 

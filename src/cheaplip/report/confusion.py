@@ -23,12 +23,13 @@ class Square:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A line for each true class; ``missing`` says why there is none."""
+    """A line for each true class, named or numbered; ``missing`` says why there is none."""
 
     group: Group
     seed: str
     missing: str = ""
     lines: tuple[tuple[Square, ...], ...] = ()
+    names: tuple[str, ...] = ()
     summary: str = ""
 
 
@@ -55,7 +56,10 @@ def confusion(group: Group) -> Confusion:
         )
         for i, line in enumerate(matrix)
     )
-    return Confusion(group, run.seed, lines=lines, summary=_summary(matrix, *most))
+    names = run.names("classes", len(matrix))
+    numbers = tuple(map(str, range(len(matrix))))
+    summary = _summary(matrix, names or tuple(f"class {number}" for number in numbers), *most)
+    return Confusion(group, run.seed, lines=lines, names=names or numbers, summary=summary)
 
 
 def _square(counts: object) -> list[list[int]]:
@@ -68,10 +72,10 @@ def _square(counts: object) -> list[list[int]]:
     return [[int(count) for count in line if count is not None] for line in numbers]
 
 
-def _summary(matrix: list[list[int]], most: int, true: int, given: int) -> str:
+def _summary(matrix: list[list[int]], names: tuple[str, ...], most: int, true: int, given: int) -> str:
     total, right = sum(map(sum, matrix)), sum(matrix[i][i] for i in range(len(matrix)))
     if not total:
         return "No test inputs."
     told = f"{right:,} of {total:,} right ({percent(right / total)})."
     often = "once" if most == 1 else f"{most:,} times"
-    return told if most == 0 else f"{told} Most frequent error: class {true} taken for {given}, {often}."
+    return told if most == 0 else f"{told} Most frequent error: {names[true]} taken for {names[given]}, {often}."

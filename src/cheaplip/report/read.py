@@ -55,6 +55,12 @@ class Run:
         seed = self.row.get("seed", self.config.get("seed"))
         return "?" if seed is None else str(seed)
 
+    def names(self, kind: str, count: int) -> tuple[str, ...]:
+        """So many names of classes or features, where the data had them; else empty."""
+        found = self.exhibits.get(kind)
+        fits = isinstance(found, list) and len(found) == count and all(isinstance(name, str) for name in found)
+        return tuple(found) if fits else ()  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Study:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from cheaplip.report.kind import Kind
-from cheaplip.report.plot import Figure, Plotly, layout
+from cheaplip.report.plot import Figure, Plotly, layout, plain
 from cheaplip.report.png import data_uri
 from cheaplip.report.read import Run, number, section
 from cheaplip.report.table import Group
@@ -24,11 +24,11 @@ _COLD, _PAPER, _WARM = (0, 90, 160), (255, 255, 255), (200, 80, 0)
 class Prediction:
     """A class, and the model's confidence in it."""
 
-    label: int
+    label: str
     confidence: float
 
     def __str__(self) -> str:
-        return f"class {self.label}, {percent(self.confidence)}"
+        return f"{self.label}, {percent(self.confidence)}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def witness(group: Group, kind: Kind) -> Witness:
     u, v, shape = _floats(pair.get("u")), _floats(pair.get("v")), pair.get("shape")
     outputs = section(pair, "outputs")
     fu, fv = _floats(outputs.get("u")), _floats(outputs.get("v"))
-    told = partial(_answer, kind) if kind.errors else _prediction
+    told = partial(_answer, kind) if kind.errors else partial(_prediction, run.names("classes", len(fu)))
     both = (told(fu), told(fv)) if fu and fv else None
     shown = Witness(group, run.seed, predictions=both, facts=_facts(pair, fu, fv))
     if not u or not v:
@@ -71,7 +71,8 @@ def witness(group: Group, kind: Kind) -> Witness:
     size = _image(_sizes(shape))
     if size is None:
         features = sorted(sorted(range(len(u)), key=lambda i: -abs(v[i] - u[i]))[:_BARS])
-        return _with(shown, bars=_bars(group.name, u, v, features))
+        unit = "standard deviations" if run.exhibits.get("scaling") == "standard" else "units of the input"
+        return _with(shown, bars=_bars(group.name, u, v, features, run.names("features", len(u)), unit))
     return _with(shown, images=_images(u, v, size, _span(u, v, low, high), group.name))
 
 
@@ -154,10 +155,11 @@ def _diverging(
     return [[color(place) for place in range(row * width, (row + 1) * width)] for row in range(height)]
 
 
-def _prediction(outputs: Sequence[float]) -> Prediction:
+def _prediction(names: Sequence[str], outputs: Sequence[float]) -> Prediction:
     """The largest output and its softmax."""
     top = max(range(len(outputs)), key=lambda label: outputs[label])
-    return Prediction(top, 1 / sum(math.exp(value - outputs[top]) for value in outputs))
+    label = names[top] if names else f"class {top}"
+    return Prediction(label, 1 / sum(math.exp(value - outputs[top]) for value in outputs))
 
 
 def _answer(kind: Kind, outputs: Sequence[float]) -> str:
@@ -176,11 +178,14 @@ def _facts(pair: Any, fu: Sequence[float], fv: Sequence[float]) -> str:
     return ", ".join(told)
 
 
-def _bars(name: str, u: Sequence[float], v: Sequence[float], features: Sequence[int]) -> Figure:
+def _bars(
+    name: str, u: Sequence[float], v: Sequence[float], features: Sequence[int], names: Sequence[str], unit: str
+) -> Figure:
     """The witness pair of tabular data: both inputs and, enlarged to their size, the difference."""
     largest = max(abs(v[feature] - u[feature]) for feature in features) or 1.0
     gain = (max(abs(value) for feature in features for value in (u[feature], v[feature])) or 1.0) / largest
     ticks = [f"{feature + 1}" for feature in features]
+    texts = [plain(names[feature]) for feature in features] if names else ticks
     series = {
         "u": ([u[feature] for feature in features], "--s1"),
         "v": ([v[feature] for feature in features], "--s2"),
@@ -193,12 +198,13 @@ def _bars(name: str, u: Sequence[float], v: Sequence[float], features: Sequence[
             "x": ticks,
             "y": heights,
             "marker": {"color": color},
-            "hovertemplate": "feature %{x}: %{y:.3g}",
+            "customdata": texts,
+            "hovertemplate": "feature %{customdata}: %{y:.3g}",
         }
         for label, (heights, color) in series.items()
     ]
-    axes = layout("feature (number of the column)", "value (units of the input)")
-    axes["xaxis"] |= {"type": "category", "nticks": len(ticks)}
+    axes = layout("feature" if names else "feature (number of the column)", f"value ({unit})")
+    axes["xaxis"] |= {"type": "category", "tickvals": ticks, "ticktext": texts, "automargin": True}
     axes |= {"barmode": "group", "showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}}
     alt = f"Bar plot of the two inputs of the steepest pair of {name}, feature by feature, and of their difference."
     return Figure("Both inputs and their difference", alt, data, axes)
