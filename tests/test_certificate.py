@@ -203,7 +203,7 @@ def test_certified_refuses_converted_weights(problem):
         Certified(model, b).half()(x.half())
 
 
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")  # torch 2.6, of its own graph
+@pytest.mark.filterwarnings("ignore:(Attempted to insert a get_attr|Node lifted_tensor).*:UserWarning")  # torch 2.6
 def test_certified_exports_with_both_outputs(problem):
     model, x, b = problem
     served = Certified(model, b).eval()
