@@ -19,6 +19,7 @@ with warnings.catch_warnings():
         BertConfig,
         BertForMaskedLM,
         BertForSequenceClassification,
+        Seq2SeqTrainer,
         Trainer,
         TrainingArguments,
         ViTConfig,
@@ -26,7 +27,7 @@ with warnings.catch_warnings():
         set_seed,
     )
 
-    from cheaplip.integrations.huggingface import CLIPTrainer, Logits, embedded
+    from cheaplip.integrations.huggingface import CLIPTrainer, CLIPTrainerMixin, Logits, embedded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 
@@ -47,7 +48,7 @@ def bert(kind=BertForSequenceClassification):
     return kind(BertConfig(vocab_size=20, max_position_embeddings=8, **SIZES))
 
 
-def trainer(model, clip, folder, data=TEXT, **options):
+def trainer(model, clip, folder, data=TEXT, kind=CLIPTrainer, **options):
     options = {"max_steps": 8, "per_device_train_batch_size": 16, "learning_rate": 1e-2, **options}
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -61,7 +62,7 @@ def trainer(model, clip, folder, data=TEXT, **options):
     )
     if clip is None:
         return Trainer(model, arguments, train_dataset=data)
-    return CLIPTrainer(model, arguments, clip=clip, train_dataset=data)
+    return kind(model, arguments, clip=clip, train_dataset=data)
 
 
 def largest(model):
@@ -198,6 +199,40 @@ def test_a_checkpoint_without_clip_is_refused(tmp_path):
     trainer(bert(), None, tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
     with pytest.raises(ValueError, match=r"it was saved without CLIP; load its model, and train from there$"):
         trainer(bert(), LazyCLIP(), tmp_path, max_steps=2).train(resume_from_checkpoint=True)
+
+
+def test_the_mixin_after_the_trainer_is_refused():
+    message = "Late: expected CLIPTrainerMixin before the Trainer among the bases, to extend its hooks: class Late("
+    with pytest.raises(TypeError, match=f"^{re.escape(message + 'CLIPTrainerMixin, Seq2SeqTrainer)')}$"):
+
+        class Late(Seq2SeqTrainer, CLIPTrainerMixin):
+            pass
+
+
+def test_a_loss_of_ones_own_must_call_the_trainers(tmp_path):
+    class Own(CLIPTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **_):
+            return model(**inputs).loss
+
+    training = trainer(bert(), LazyCLIP(), tmp_path, max_steps=1, kind=Own)
+    with pytest.raises(RuntimeError, match=r"^a training step that did not pass CLIPTrainerMixin\.compute_loss: call"):
+        training.train()
+
+
+def test_before_training_there_are_no_pairs(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^no pairs yet: they are made from the first training batch; train for a"):
+        trainer(bert(), LazyCLIP(), tmp_path).clip.clip  # noqa: B018
+
+
+def test_an_immovable_lam_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^lam = 0 never moves under the multiplicative rule: start from lam > 0"):
+        trainer(bert(), LazyCLIP(lam=0.0, target=0.9), tmp_path)
+
+
+def test_logits_without_a_gradient_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Logits, "forward", torch.no_grad()(Logits.forward))
+    with pytest.raises(ValueError, match=r"^the model's output does not depend differentiably on its input, so pairs"):
+        trainer(bert(), LazyCLIP(), tmp_path, max_steps=1).train()
 
 
 def test_something_else_than_a_lazy_clip_is_refused(tmp_path):

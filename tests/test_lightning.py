@@ -55,6 +55,16 @@ class Classifier(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.5)
 
 
+class NoGradient(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.net(x)
+
+
 def loader(batch_size=16):
     return DataLoader(TensorDataset(X, Y), batch_size=batch_size)
 
@@ -206,6 +216,33 @@ def test_other_batches_name_the_remedy():
 def test_an_immovable_lam_is_refused_at_construction():
     with pytest.raises(ValueError, match=r"^lam = 0 never moves under the multiplicative rule: start from lam > 0"):
         callback(lam=0.0)
+
+
+def test_before_training_there_are_no_pairs():
+    with pytest.raises(RuntimeError, match=r"^no pairs yet: they are made from the first training batch; train for a"):
+        callback().penalty.clip  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "message"),
+    [
+        pytest.param(
+            lambda module: module.net[0].requires_grad_(False),
+            RuntimeError,
+            "no parameter of the model requires a gradient, so the penalty does nothing: unfreeze some",
+            id="frozen",
+        ),
+        pytest.param(
+            lambda module: NoGradient(module.net),
+            ValueError,
+            "the model's output does not depend differentiably on its input, so pairs cannot climb: look for torch.no_",
+            id="no_grad",
+        ),
+    ],
+)
+def test_a_part_without_gradients_is_refused(part, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        trainer(callback(model=part)).fit(make(), loader())
 
 
 def test_an_optimiser_step_before_any_batch_is_refused():

@@ -1,6 +1,7 @@
 """The scikit-learn estimators: their effect, their place in scikit-learn's tools, and what they refuse."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -211,6 +212,31 @@ def test_the_penalty_before_training_says_so():
     net = classifier().initialize()
     with pytest.raises(RuntimeError, match=r"^no pairs yet: they are made from the first training batch; train for a"):
         net.clip_.clip  # noqa: B018
+
+
+class Frozen(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class NoGradient(Net):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "message"),
+    [
+        (Frozen, RuntimeError, "no parameter of the model requires a gradient, so the penalty does nothing"),
+        (NoGradient, ValueError, "the model's output does not depend differentiably on its input"),
+    ],
+)
+def test_a_module_without_gradients_is_refused(module, error, message):
+    net = CLIPClassifier(module, **OPTIONS)
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        net.fit(X, Y)
 
 
 def test_a_box_is_refused():

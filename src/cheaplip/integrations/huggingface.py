@@ -77,12 +77,21 @@ class CLIPTrainerMixin:
         *args, **kwargs: the Trainer's.
 
     Raises:
-        TypeError: ``clip`` is something else.
+        TypeError: ``clip`` is something else; or, where a class is made, the mixin does not come first.
 
     Example:
         >>> # trainer = CLIPTrainer(model, args, clip=LazyCLIP(lam=0.01, target=0.95), train_dataset=data)
         >>> # trainer.train()
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if Trainer in order and order.index(Trainer) < order.index(CLIPTrainerMixin):
+            raise TypeError(
+                f"{cls.__name__}: expected CLIPTrainerMixin before the Trainer among the bases, to extend its hooks: "
+                f"class {cls.__name__}(CLIPTrainerMixin, {cls.__bases__[0].__name__})"
+            )
 
     def __init__(self, *args: Any, clip: LazyCLIP, **kwargs: Any) -> None:
         if not isinstance(clip, LazyCLIP):
@@ -113,7 +122,8 @@ class CLIPTrainerMixin:
         if accelerator.sync_gradients:
             if self._inputs is None:
                 raise RuntimeError(
-                    "a training step without compute_loss: put CLIPTrainerMixin before the Trainer among the bases"
+                    "a training step that did not pass CLIPTrainerMixin.compute_loss: call super().compute_loss in "
+                    "yours"
                 )
             self.clip.add_gradient_(
                 Logits(plain),
