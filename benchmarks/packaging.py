@@ -1,0 +1,125 @@
+"""What a user installs: sdist and wheel are built, and each extra, alone in a fresh environment, passes its tests.
+
+python benchmarks/packaging.py [--only core,cli] [--torch 2.6.0] [--folder FOLDER]
+
+The wheel is built from the unpacked sdist, and the tests are the sdist's, run where there is no source but the wheel.
+Needs hatchling. Packages are those of constraints.txt, with --torch another one of torch; an environment is removed
+once it is done.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).parents[1]
+CORE = (
+    "any_model bracket certificate chain clip compile discrepancy distributed domain exact lazy lipschitz_bound lipsdp "
+    "lower package pairs quotient spectral"
+)
+TESTS = {  # of each extra, those that belong to it; "core" is no extra
+    "core": CORE,
+    "bounds": "exact bracket",
+    "cli": "cli data scaling runs training methods models robustness certify_cli checkpoints subjects regression",
+    "images": "image_folder",
+    "plots": "reproduce",
+    "report": "report report_regression",
+    "tensorboard": "tracking",
+    "mlflow": "tracking",
+    "lightning": "lightning",
+    "skorch": "skorch",
+    "huggingface": "huggingface",
+    "onnx": "export certificate",
+}
+TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+
+
+def main(only: str | None = None, torch: str | None = None, folder: Path | None = None) -> int:
+    """Build, install, test, print a table; the exit status is the number of rows that failed.
+
+    Args:
+        only: which extras, separated by commas; unset: all.
+        torch: another version of torch than the pinned one.
+        folder: for the environments; unset: a temporary one.
+    """
+    chosen = list(TESTS) if only is None else only.split(",")
+    if unknown := sorted(set(chosen) - set(TESTS)):
+        raise SystemExit(f"--only: expected some of {', '.join(TESTS)}, got {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) if folder is None else folder.resolve()
+        source, wheel = built(place)
+        constraints = place / "constraints.txt"
+        pins = (ROOT / "constraints.txt").read_text()
+        constraints.write_text(
+            pins if torch is None else re.sub(r"torch==\S+|numpy==\S+", "", pins) + f"torch=={torch}\n"
+        )
+        print(f"\nPython {platform.python_version()}, {wheel.name}, built from its sdist\n")
+        print("| extra | torch | packages | megabytes | install, s | tests |\n| --- | --- | --- | --- | --- | --- |")
+        return sum(not row(extra, place, source, wheel, constraints) for extra in chosen)
+
+
+def built(place: Path) -> tuple[Path, Path]:
+    """The unpacked sdist, without its src, and the wheel that was built from it."""
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(place / "dist"), "-t"]
+    subprocess.run([*build, "sdist"], cwd=ROOT, check=True)
+    (archive,) = (place / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(place, filter="data")
+    source = place / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "wheel"], cwd=source, check=True)
+    (wheel,) = (place / "dist").glob("*.whl")
+    shutil.rmtree(source / "src")
+    return source, wheel
+
+
+def row(extra: str, place: Path, source: Path, wheel: Path, constraints: Path) -> bool:
+    """Print an extra's line of the table, after it what failed; whether its tests passed."""
+    home = place / f"venv-{extra}"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    python = str(home / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints)]
+    started = time.monotonic()
+    # all at once, as a user would, so that no package brings another torch
+    run([*install, f"cheaplip{'' if extra == 'core' else f'[{extra}]'} @ {wheel.as_uri()}"], place)
+    seconds = time.monotonic() - started
+    listed = run([python, "-m", "pip", "list", "--format", "freeze"], place).stdout.split()
+    size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file() and not path.is_symlink())
+    run([python, "-c", "import cheaplip"], place)
+    run([*install, *TOOLS], place)
+    files = [f"tests/test_{name}.py" for name in TESTS[extra].split()]
+    tested = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], source, check=False)
+    told = [tested.stdout.strip().splitlines()[-1]]
+    good = tested.returncode == 0
+    if extra == "report":
+        compared = run([str(home / "bin" / "cheaplip"), "compare", "digits", "--out", "digits"], place, check=False)
+        done = compared.returncode == 0 and (place / "digits" / "report.html").is_file()
+        told.append(f"compare digits {'done' if done else 'failed'}")
+        good = good and done
+    shutil.rmtree(home)
+    torch = next(line.partition("==")[2] for line in listed if line.startswith("torch=="))
+    cells = [extra, torch, str(len(listed)), f"{size / 1e6:.0f}", f"{seconds:.0f}", ", ".join(told)]
+    print(f"| {' | '.join(cells)} |", flush=True)
+    if not good:
+        print(tested.stdout)
+    return good
+
+
+def run(command: list[str], place: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command there, with what is installed there alone."""
+    alone = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(command, cwd=place, env=alone, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
