@@ -178,10 +178,12 @@ class CLIP(nn.Module):
         refuse_batch_dependent_layers(model)
         ends = self.pairs.ends().to(x.dtype)
         z, *messengers = _Together.apply(self._anchor, x, ends, self)  # type: ignore[no-untyped-call]
-        if not torch.compiler.is_compiling():
-            self._check(model, z)
-        with dropout_off(model, first=len(x), rows=len(z)):
+        if torch.compiler.is_compiling():  # there is no active dropout then
             out = checked_output(model(z), len(z))
+        else:
+            self._check(model, z)
+            with dropout_off(model, first=len(x), rows=len(z)):
+                out = checked_output(model(z), len(z))
         with torch.no_grad():
             (fu, fv), (u, v) = out[len(x) :].chunk(2), ends.chunk(2)
             levels, rises = quotient_and_slope(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)

@@ -180,7 +180,7 @@ class PairSet(nn.Module):
             ValueError: the model's output does not depend differentiably on its input.
         """
 
-        def total(ends: Tensor) -> tuple[Tensor, Tensor]:
+        def total(ends: Tensor) -> "tuple[Tensor, Tensor]":  # in quotes: torch.compile of 2.6 reads it
             quotients = self.quotients(unwrapped(model), ends=ends, norm_in=norm_in, norm_out=norm_out)
             return quotients.sum(), quotients
 
