@@ -101,7 +101,10 @@ def _check_claims(
     if b.lower > claimed:
         raise UntrueCardError(f"no: the card says Lip(f) ≤ {claimed:.6g}, two inputs have the quotient {b.lower:.6g}")
     if not found <= claimed:
-        raise UntrueCardError(f"no: the card says Lip(f) ≤ {claimed:.6g}, here only {found:.6g} could be proved")
+        raise UntrueCardError(
+            f"no: the card says Lip(f) ≤ {claimed:.6g}, in {seconds:g} seconds only {found:.6g} could be proved here: "
+            "a large network may need more of them"
+        )
     task = data.task
     figures = card[task.figure]
     clean, said = task.figures(model, *data.test)[task.figure], float(figures["clean"])
