@@ -1,6 +1,6 @@
 """What a user installs: sdist and wheel are built, and each extra, alone in a fresh environment, passes its tests.
 
-python benchmarks/packaging.py [--only core,cli] [--torch 2.6.0] [--folder FOLDER]
+python benchmarks/installs.py [--only core,cli] [--torch 2.6.0] [--folder FOLDER]
 
 The wheel is built from the unpacked sdist, and the tests are the sdist's, run where there is no source but the wheel.
 Needs hatchling. Packages are those of constraints.txt, with --torch another one of torch; an environment is removed
