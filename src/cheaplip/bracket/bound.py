@@ -1,40 +1,44 @@
 """An upper bound of Lip(f) to train with: differentiable in the weights and in its own multipliers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cheaplip.bracket import lipsdp
-from cheaplip.bracket.chain import read
-from cheaplip.bracket.elimination import Elimination, Step, top_eigenvalue
+from cheaplip.bracket.chain import Chain, read
+from cheaplip.bracket.cuts import Part, fits, parts
+from cheaplip.bracket.operations import Convolution, Elementwise, Nonnegative, Reshape
+from cheaplip.bracket.propagation import norm_product_to_train, without_constant
+from cheaplip.bracket.written import WrittenOut
+from cheaplip.errors import UnsupportedLayerError
 
 __all__ = ["LipschitzBound"]
 
+_ENTRIES = 1 << 19  # of a convolution's or a pooling's matrix, up to which writing it out in each call is cheap
+_UP = 1 + 1e-12
+
 
 class LipschitzBound(nn.Module):
-    r"""The LipSDP bound of a model, 2 → 2, whose multipliers log T are parameters.
+    r"""A proved bound of a model, 2 → 2: the product of the bounds of its parts.
 
-    Each call eliminates the layers once, in float64, and returns the certified bound; its gradient is that of the
-    largest eigenvalue, from the one worst increment (z, h) of each layer (envelope theorem), so that the backward pass
-    costs a few products of matrices and vectors:
-
-    .. math:: λ = \|W_L h_{L-1}\|^2 - 2 \sum_l (h_l - αz_l)^⊤ T_l (h_l - βz_l), \quad z_l = W_l h_{l-1}.
+    Layers that fit into matrices together, such as the linear ones behind convolutions, are a part with a LipSDP bound,
+    whose multipliers log T are parameters. What does not fit, or has no slopes, such as large convolutions and max
+    pooling, is bounded by its norms, a residual block x + g(x) by 1 + Lip(g). Each call computes the bound anew, in
+    float64, and rounds it upwards. Its gradient is that at the worst increment of each part, so that the backward pass
+    costs little.
 
     The model is neither wrapped nor owned: its parameters and its state stay its own. Give the multipliers a group of
-    their own in the optimiser, at a larger rate. Where they are no longer feasible, because the weights have moved too
-    far, they start again from the closed form.
+    their own in the optimiser, at a larger rate; a model bounded by norms alone has none. Where they are no longer
+    feasible, because the weights have moved too far, they start again from the closed form.
 
     Args:
-        model: of affine maps and elementwise activations; it is read anew, at its present weights, in every call.
+        model: of the layers that :func:`cheaplip.bracket` knows; its present weights are read anew in every call.
         shape: of one input. None: that of the model's first linear layer.
 
-    Attributes:
-        restarts: how often the multipliers started again.
-
     Raises:
-        UnsupportedLayerError: a layer is neither affine nor elementwise; it is named.
+        UnsupportedLayerError: a layer has no known Lipschitz constant; it is named.
         TypeError: the model is not a module.
         ValueError: the shape is not given and there is no linear layer to take it from.
 
@@ -57,75 +61,59 @@ class LipschitzBound(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a module, got {type(model).__name__}: a plain function cannot be read")
-        self._chain = read(model, _first_shape(model) if shape is None else shape)
-        with torch.no_grad():
-            problem = Elimination.of(*self._chain.dense(), scaled=False)
-        guess = problem.ordered(lipsdp.first_guess(problem))
-        self.log_multipliers = nn.ParameterList([nn.Parameter(t.log().to(self._chain.device)) for t in guess])
-        self.restarts = 0
+        chain = read(model, _first_shape(model) if shape is None else shape)
+        if unknown := without_constant(chain, 2):
+            raise UnsupportedLayerError(f"no Lipschitz constant in norm 2 is known for layer {unknown}")
+        self._bounds = [_bound(part) for part in parts(chain, {}, _is_cheap)]
+        self.log_multipliers = nn.ParameterList([log for part in self._written for log in part.log_multipliers])
+
+    @property
+    def restarts(self) -> int:
+        """How often multipliers started again."""
+        return sum(part.restarts for part in self._written)
 
     def forward(self) -> Tensor:
         """The bound: a float64 scalar on the model's device; inf, without gradient, where nothing could be proved."""
-        weights, slopes = self._chain.dense()
-        problem = Elimination.of(weights, slopes, scaled=False)
-        steps = self._eliminated(problem)
-        gram = steps[-1].gram if steps else problem.gram
-        value = math.sqrt(top_eigenvalue(gram)) if len(steps) == len(problem.layers) else math.inf
-        if not 0 < value < math.inf:
-            return weights[-1].new_tensor(value)
-        worst = _worst_increments(problem, steps, torch.linalg.eigh(gram)[1][:, -1:])
-        smooth = self._lagrangian(problem, weights, slopes, worst).sqrt()
-        return smooth + (value - smooth).detach()
+        first, *others = [bound() for bound in self._bounds]
+        for value in others:
+            first = first * value * _UP
+        return first if bool(torch.isfinite(first)) else first.new_tensor(math.inf)
 
     @torch.no_grad()
     def tighten_(self, seconds: float = 10.0) -> float:
         """Set the multipliers to the best for the present weights; returns the bound."""
-        problem = Elimination.of(*self._chain.dense(), scaled=False)
-        self._set(problem, lipsdp.solve(problem, self._ordered(problem), 1e-4, seconds))
+        for part in self._written:
+            part.tighten_(seconds / len(self._written))
         return float(self())
 
-    def _ordered(self, problem: Elimination) -> list[Tensor]:
-        return problem.ordered([log.detach().cpu().double().exp() for log in self.log_multipliers])
-
-    @torch.no_grad()
-    def _set(self, problem: Elimination, multipliers: Sequence[Tensor]) -> None:
-        for log, t in zip(self.log_multipliers, problem.ordered(multipliers), strict=True):
-            log.copy_(t.log())
-
-    def _eliminated(self, problem: Elimination) -> list[Step]:
-        steps = problem.run(self._ordered(problem), rigorous=True)
-        if len(steps) < len(problem.layers):
-            self.restarts += 1
-            self._set(problem, lipsdp.first_guess(problem))
-            steps = problem.run(self._ordered(problem), rigorous=True)
-        return steps
-
-    def _lagrangian(
-        self,
-        problem: Elimination,
-        weights: Sequence[Tensor],
-        slopes: lipsdp.Slopes,
-        worst: Sequence[Tensor],
-    ) -> Tensor:
-        """λ as a function of weights and multipliers at fixed increments, the last eliminated layer's input first."""
-        matrices = [weight.mT for weight in reversed(weights)] if problem.forward else list(weights)
-        ranges = list(reversed(slopes)) if problem.forward else list(slopes)
-        logs = list(reversed(list(self.log_multipliers))) if problem.forward else list(self.log_multipliers)
-        inputs = [h.to(weights[0]) for h in worst]
-        value = (matrices[-1] @ inputs[-1]).square().sum()
-        for matrix, (low, high), log, before, h in zip(matrices, ranges, logs, inputs, inputs[1:], strict=False):
-            z = matrix @ before
-            value = value - 2 * (log.exp() * (h - low * z) * (h - high * z)).sum()
-        return value
+    @property
+    def _written(self) -> list[WrittenOut]:
+        return [bound for bound in self._bounds if isinstance(bound, WrittenOut)]
 
 
-def _worst_increments(problem: Elimination, steps: Sequence[Step], top: Tensor) -> list[Tensor]:
-    """The increments (n,) of the network's values at which the bound is attained, starting where elimination ends."""
-    increments = [problem.lifted(top)]
-    for step in reversed(steps):
-        top = step.respond(top)
-        increments.append(top)
-    return [h.squeeze(1) for h in increments]
+def _bound(part: Part) -> Callable[[], Tensor]:
+    if part.written and _is_deep(part.chain):
+        try:
+            return WrittenOut(part.chain)
+        except UnsupportedLayerError:  # too large once merged
+            pass
+    return partial(norm_product_to_train, part.chain)
+
+
+def _is_deep(chain: Chain) -> bool:
+    """Whether there is an activation between affine maps: only then multipliers gain on norms."""
+    affine = [at for at, step in enumerate(chain.steps) if not isinstance(step.operation, Elementwise | Reshape)]
+    between = chain.steps[affine[0] : affine[-1]] if affine else ()
+    return any(isinstance(step.operation, Elementwise) for step in between)
+
+
+def _is_cheap(piece: Chain) -> bool:
+    shapes = [piece.shape, *(step.shape for step in piece.steps)]
+    return fits(piece) and all(
+        math.prod(shapes[step.arguments[0]]) * math.prod(step.shape) <= _ENTRIES
+        for step in piece.steps
+        if isinstance(step.operation, Convolution | Nonnegative) and not isinstance(step.operation, Reshape)
+    )
 
 
 def _first_shape(model: nn.Module) -> tuple[int, ...]:

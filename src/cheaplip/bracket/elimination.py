@@ -39,6 +39,7 @@ from torch import Tensor
 __all__ = ["Elimination", "Layer", "Step", "eliminate", "top_eigenvalue"]
 
 _CANCELLATION = 30.0  # largest |c|/r for the form with T: it loses the square of that in accuracy
+_BLOCK = 128  # columns of a Gram matrix at once
 _TINY = 1e-280  # above all underflow
 
 
@@ -77,9 +78,14 @@ class Step:
     factor: Tensor
     solved: Tensor
 
+    def worst(self, x: Tensor) -> Tensor:
+        """What attains the maximum for increments x, (m, k): h, (n, k), or in the form with S the v of its neurons."""
+        inner: Tensor = torch.linalg.solve_triangular(self.factor.mT, self.solved @ x, upper=True)
+        return inner
+
     def respond(self, x: Tensor) -> Tensor:
         """The neurons' increments h at which the maximum is attained, (n, k), for increments x, (m, k)."""
-        inner: Tensor = torch.linalg.solve_triangular(self.factor.mT, self.solved @ x, upper=True)
+        inner = self.worst(x)
         if self.layer.loose is None:
             return inner
         h = self.layer.center.unsqueeze(1) * (self.layer.weight @ x)
@@ -93,8 +99,18 @@ def _margin(*sizes: int) -> float:
 
 
 def _seed(weight: Tensor) -> Tensor:
-    gram = weight.mT @ weight
+    gram = _gram(weight)
     return _raised(gram, gram.diagonal(), _margin(*weight.shape))
+
+
+def _gram(weight: Tensor) -> Tensor:
+    """WᵀW; of a large one only blocks on and below the diagonal are computed."""
+    gram = weight.new_empty(weight.shape[1], weight.shape[1])
+    for start in range(0, len(gram), _BLOCK):
+        rows, columns = slice(start, None), slice(start, start + _BLOCK)
+        block = weight[:, rows].mT @ weight[:, columns]
+        gram[rows, columns], gram[columns, rows] = block, block.mT
+    return gram
 
 
 def eliminate(gram: Tensor, layer: Layer, t: Tensor, *, rigorous: bool = False) -> Step | None:
@@ -272,7 +288,7 @@ def _checked(
         if matrix.dim() != 2 or 0 in matrix.shape or (matrices and matrix.shape[1] != len(matrices[-1])):
             before = f", with n_in = {len(matrices[-1])}, the rows of weight {at - 1}" if matrices else ""
             raise ValueError(f"weight {at}: expected a matrix (n_out, n_in){before}, got shape {tuple(matrix.shape)}")
-        if not bool(torch.isfinite(matrix).all()):
+        if not bool(torch.isfinite(matrix.sum()) or torch.isfinite(matrix).all()):  # the sum is cheaper
             raise ValueError(f"weight {at}: expected finite numbers, got NaN or infinity")
         matrices.append(matrix)
     ranges: list[tuple[Tensor, Tensor]] = []

@@ -58,10 +58,14 @@ class Matrix:
 
     def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
         """From above: the spectral norm, the largest row sum (inf) or column sum (1) of |W|."""
-        weight = self.weight().detach()
         if norm == 2:
-            return matrix_norm(weight)
+            return _number(self, shapes[0])
+        weight = self.weight().detach()
         return float(weight.abs().sum(dim=1 if norm == math.inf else 0).max()) * _UP
+
+    def stretch(self, shape: tuple[int, ...]) -> Tensor:
+        """The spectral norm from above, differentiable in the weight."""
+        return matrix_norm(self.weight())
 
     def row_norms(self, shape: tuple[int, ...]) -> Tensor:
         """Euclidean norm of each output's row, from above; broadcasts to the output."""
@@ -110,20 +114,23 @@ class Convolution:
         return convolve(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
-        """From above; for the spectral norm see :func:`cheaplip.bracket.spectral.convolution_norm`."""
-        weight, size = self.weight().detach(), shapes[0][1:]
-        padded = tuple(n + sum(pair) for n, pair in zip(size, self.padding, strict=True))
-        copies = 1  # of an entry, in the padded image
-        if self.circular:
-            copies = math.prod(-(-p // n) for p, n in zip(padded, size, strict=True))
+        """From above."""
+        if norm == 2:
+            return _number(self, shapes[0])
+        weight = self.weight().detach().abs()
         if norm == math.inf:
-            return float(weight.abs().flatten(1).sum(dim=1).max()) * _UP
-        if norm == 1:  # an entry meets each tap of its channel once, or each of its copies does
-            grouped = weight.abs().reshape(self.groups, -1, *weight.shape[1:])
-            return float(grouped.sum(dim=1).flatten(2).sum(dim=2).max()) * copies * _UP
-        if math.prod(shapes[0]) * weight.shape[0] * math.prod(padded) <= _SMALL:  # written out
-            eye = torch.eye(math.prod(shapes[0]), dtype=torch.float64, device=weight.device)
-            return matrix_norm(self._convolve(eye.reshape(-1, *shapes[0]), weight).flatten(1))
+            return float(weight.flatten(1).sum(dim=1).max()) * _UP
+        # an entry meets each tap of its channel once, or each of its copies does
+        grouped = weight.reshape(self.groups, -1, *weight.shape[1:])
+        return float(grouped.sum(dim=1).flatten(2).sum(dim=2).max()) * self._copies(shapes[0][1:]) * _UP
+
+    def stretch(self, shape: tuple[int, ...]) -> Tensor:
+        """The spectral norm from above, see :mod:`cheaplip.bracket.spectral`; differentiable in the weight."""
+        weight, size = self.weight(), shape[1:]
+        padded = self._padded(size)
+        if math.prod(shape) * weight.shape[0] * math.prod(padded) <= _SMALL:  # written out
+            eye = torch.eye(math.prod(shape), dtype=torch.float64, device=weight.device)
+            return matrix_norm(self._convolve(eye.reshape(-1, *shape), weight).flatten(1))
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
         periodic = self.circular and set(self.stride) == {1}
         periodic = periodic and all(p - s + 1 == n for p, s, n in zip(padded, spans, size, strict=True))
@@ -135,7 +142,16 @@ class Convolution:
             groups=self.groups,
             circular=periodic,
         )
-        return bound if periodic else bound * math.sqrt(copies) * _UP
+        return bound if periodic else bound * math.sqrt(self._copies(size)) * _UP
+
+    def _padded(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(n + sum(pair) for n, pair in zip(size, self.padding, strict=True))
+
+    def _copies(self, size: tuple[int, ...]) -> int:
+        """Of an entry, in the padded image."""
+        if not self.circular:
+            return 1
+        return math.prod(-(-p // n) for p, n in zip(self._padded(size), size, strict=True))
 
     def row_norms(self, shape: tuple[int, ...]) -> Tensor:
         """Euclidean norm of each output's row, from above; broadcasts to the output."""
@@ -168,7 +184,11 @@ class Scaling:
 
     def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
         """The largest |s|, in every norm."""
-        return float(self.scale().detach().abs().max())
+        return _number(self, shapes[0])
+
+    def stretch(self, shape: tuple[int, ...]) -> Tensor:
+        """The same, differentiable in s."""
+        return self.scale().abs().max()
 
     def row_norms(self, shape: tuple[int, ...]) -> Tensor:
         """|s|."""
@@ -311,6 +331,11 @@ class Concatenation:
 
 Affine = Matrix | Convolution | Scaling | Nonnegative
 Operation = Affine | Elementwise | Contraction | Sum | Concatenation
+
+
+def _number(operation: Matrix | Convolution | Scaling, shape: tuple[int, ...]) -> float:
+    with torch.no_grad():
+        return float(operation.stretch(shape))
 
 
 def _plus(x: Tensor, bias: Weight | None) -> Tensor:

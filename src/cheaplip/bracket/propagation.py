@@ -1,21 +1,27 @@
 """From a chain's operations to bounds: intervals of every value, and the product of norms."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cheaplip.bracket.chain import Chain, Step
-from cheaplip.bracket.operations import Concatenation, Contraction, Elementwise, Interval, Sum
+from cheaplip.bracket.cuts import Ranges
+from cheaplip.bracket.operations import (
+    Concatenation,
+    Contraction,
+    Convolution,
+    Elementwise,
+    Interval,
+    Matrix,
+    Scaling,
+    Sum,
+)
 from cheaplip.domain import Ball, Box, Domain
 
-__all__ = ["Norms", "Ranges", "enclose", "norm_product", "pieces", "slope_ranges"]
-
-Ranges = Mapping[int, tuple[Tensor, Tensor]]
-"""Smallest and largest slopes of elementwise steps, by their index."""
+__all__ = ["Norms", "enclose", "norm_product", "norm_product_to_train", "slope_ranges", "without_constant"]
 
 _UP = 1 + 1e-12
 _ENTRIES = 1 << 22  # of the largest value of all inputs enclosed at once
@@ -54,32 +60,56 @@ def norm_product(chain: Chain, norm: float = 2, ranges: Ranges | None = None, *,
         An upper bound of Lip(f), rounded upwards; inf where an operation has no known constant in this norm.
     """
     norms = Norms() if norms is None else norms
+
+    def constant(at: int, step: Step, shapes: tuple[tuple[int, ...], ...]) -> float:
+        if isinstance(step.operation, Elementwise) and ranges and at in ranges:
+            low, high = ranges[at]
+            return float(torch.maximum(low.abs(), high.abs()).max())
+        return norms(step.operation, norm, shapes)
+
+    return float(_product(chain, norm, constant))
+
+
+def norm_product_to_train(chain: Chain) -> Tensor:
+    """As :func:`norm_product` in norm 2, a float64 scalar, differentiable in the weights.
+
+    Constants that registered layers tell have no gradient.
+    """
+
+    def constant(at: int, step: Step, shapes: tuple[tuple[int, ...], ...]) -> Tensor | float:  # noqa: ARG001
+        if isinstance(step.operation, Matrix | Convolution | Scaling):
+            return step.operation.stretch(shapes[0])
+        assert not isinstance(step.operation, Sum | Concatenation)
+        return step.operation.lipschitz(2, shapes)
+
+    return torch.as_tensor(_product(chain, 2, constant), dtype=torch.float64, device=chain.device)
+
+
+def without_constant(chain: Chain, norm: float) -> str:
+    """The layers with no known constant in this norm, for messages; empty where there are none."""
+    return ", ".join(
+        f"{step.path!r} ({step.operation.kind})"
+        for step in chain.steps
+        if isinstance(step.operation, Contraction) and step.operation.lipschitz(norm, (chain.shape,)) == math.inf
+    )
+
+
+def _product(
+    chain: Chain, norm: float, constant: Callable[[int, Step, tuple[tuple[int, ...], ...]], Tensor | float]
+) -> Any:
+    """Of the constants of the steps that are neither sums nor concatenations, given their index and inputs' shapes."""
     shapes = [chain.shape, *(step.shape for step in chain.steps)]
-    bounds = [1.0]
+    bounds: list[Any] = [1.0]
     for at, step in enumerate(chain.steps):
         before = [bounds[i] for i in step.arguments]
         if isinstance(step.operation, Sum):
             bound = sum(abs(f) * b for f, b in zip(step.operation.factors, before, strict=True))
         elif isinstance(step.operation, Concatenation):
             bound = max(before) if norm == math.inf else sum(b**norm for b in before) ** (1 / norm)
-        elif isinstance(step.operation, Elementwise) and ranges and at in ranges:
-            low, high = ranges[at]
-            bound = float(torch.maximum(low.abs(), high.abs()).max()) * before[0]
         else:
-            bound = norms(step.operation, norm, tuple(shapes[i] for i in step.arguments)) * before[0]
-        bounds.append(math.inf if math.isnan(bound) else bound * _UP)  # 0 times an unknown constant is unknown
+            bound = constant(at, step, tuple(shapes[i] for i in step.arguments)) * before[0]
+        bounds.append(bound * _UP if bound == bound else math.inf)  # 0 times an unknown constant is unknown
     return bounds[-1]
-
-
-def pieces(chain: Chain, ranges: Ranges) -> list[tuple[Chain, Ranges]]:
-    """The chain cut wherever a single value carries everything: f is the composition of the pieces."""
-    last_use = {i: at for at, step in enumerate(chain.steps) for i in step.arguments}
-    start, found = 0, []
-    for at in range(len(chain.steps)):
-        if all(last_use.get(i, -1) <= at for i in range(at + 1)):
-            found.append(_piece(chain, ranges, start, at + 1))
-            start = at + 1
-    return found
 
 
 @torch.no_grad()
@@ -100,19 +130,6 @@ def enclose(chain: Chain, x: Tensor) -> tuple[Tensor, Tensor]:
             del boxes[i]
     low, high = boxes[len(chain.steps)]
     return torch.where(low.isnan(), -math.inf, low), torch.where(high.isnan(), math.inf, high)
-
-
-def joined(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, Ranges]:
-    """Steps ``start`` to ``stop`` as a chain of their own, where value ``start`` carries everything."""
-    return _piece(chain, ranges, start, stop)
-
-
-def _piece(chain: Chain, ranges: Ranges, start: int, stop: int) -> tuple[Chain, Ranges]:
-    shape = chain.steps[start - 1].shape if start else chain.shape
-    steps: tuple[Step, ...] = tuple(
-        replace(step, arguments=tuple(i - start for i in step.arguments)) for step in chain.steps[start:stop]
-    )
-    return Chain(shape, steps, chain.device), {at - start: r for at, r in ranges.items() if start <= at < stop}
 
 
 @torch.no_grad()

@@ -1,6 +1,11 @@
-"""Spectral norms bounded from above: never an estimate, never a truncated power iteration."""
+"""Spectral norms bounded from above: never an estimate, never a truncated power iteration.
+
+Where the weight requires a gradient, a bound has that of the largest singular value of the one matrix in the stack, or
+at the one frequency, where it is attained: uᴴ dW v, for its singular vectors.
+"""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,9 +17,10 @@ _EIGENVALUES = 1500  # largest side whose eigenvalues are computed; beyond it, G
 _ITERATIONS = 7
 _CHUNK = 1 << 22  # entries of the matrices held at once
 _SURVIVORS = 64  # frequencies worth their eigenvalues
+_POWER_STEPS = 100  # towards the singular vector of a large matrix, for its gradient alone
 
 
-def matrix_norm(weight: Tensor) -> float:
+def matrix_norm(weight: Tensor) -> Tensor:
     r"""Largest singular value of each matrix in a stack, and of those the largest, rounded upwards.
 
     Computed from the smaller Gram matrix G: from its eigenvalues, or for large ones
@@ -24,17 +30,26 @@ def matrix_norm(weight: Tensor) -> float:
         weight: (\*, m, n), real or complex, float64 or complex128.
 
     Returns:
-        An upper bound of the largest spectral norm; 0 for empty or zero matrices.
+        An upper bound of the largest spectral norm, a float64 scalar; 0 for empty or zero matrices.
+
+    Raises:
+        ValueError: the weight is not finite.
 
     Reference:
         Delattre, Barthélemy, Araujo, Allauzen 2023, "Efficient bound of Lipschitz constant for convolutional layers by
         Gram iteration", Theorem 1.
     """
+    _check_finite(weight)
     if weight.numel() == 0:
-        return 0.0
-    gram, slack = _gram(weight)
-    squares = _largest_eigenvalue(gram) + slack
-    return math.sqrt(max(0.0, float(squares.max()))) * (1 + 4 * _EPS)
+        return torch.zeros((), dtype=torch.float64, device=weight.device)
+    with torch.no_grad():
+        gram, slack = _gram(weight)
+        squares = (_largest_eigenvalue(gram) + slack).flatten()
+        value = squares.max().clamp_min(0.0).sqrt() * (1 + 4 * _EPS)
+    if not _differentiable(weight):
+        return value
+    worst = weight.reshape(-1, *weight.shape[-2:])[int(squares.argmax())]
+    return _with_gradient(value, _singular_value(worst))
 
 
 def convolution_norm(
@@ -45,7 +60,7 @@ def convolution_norm(
     dilation: tuple[int, ...],
     groups: int,
     circular: bool = False,
-) -> float:
+) -> Tensor:
     """Spectral norm of a convolution without padding on inputs of ``size``, from above.
 
     A convolution of a padded image gives some of the outputs of the circular convolution of that image, so its norm
@@ -61,44 +76,98 @@ def convolution_norm(
         circular: the image is periodic with period ``size``, and the stride is 1: the value is then exact.
 
     Returns:
-        An upper bound of the spectral norm.
+        An upper bound of the spectral norm, a float64 scalar.
+
+    Raises:
+        ValueError: the weight is not finite.
 
     Reference:
         Sedghi, Gupta, Long 2019, "The singular values of convolutional layers"; Delattre et al. 2023.
     """
-    out, inner, *kernel = weight.shape
+    _check_finite(weight)
+    kernel = weight.shape[2:]
     taps = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True)))
-    taps = taps.reshape(-1, len(kernel)).to(weight.device)
-    values = weight.reshape(groups, out // groups, inner, -1)
-    phases = torch.tensor(stride, device=weight.device)
-    positions, offsets = taps // phases, taps % phases
-    channel = offsets[:, 0]
-    for axis in range(1, len(kernel)):
-        channel = channel * stride[axis] + offsets[:, axis]
-    count = math.prod(stride)
+    symbol = _Symbol(taps.reshape(-1, len(kernel)).to(weight.device), stride, groups)
     period = size if circular else tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
     contenders = _Contenders()
-    for frequencies in _half_torus(period, weight.device, _CHUNK // max(1, out * inner * count)):
+    with torch.no_grad():
+        chunk = _CHUNK // max(1, weight.shape[0] * weight.shape[1] * math.prod(stride))
+        for frequencies in _half_torus(period, weight.device, chunk):
+            gram, slack = _gram(symbol.blocks(weight, frequencies).flatten(0, 1))
+            contenders.add(gram, slack, frequencies.repeat(groups, 1))
+        largest, frequency = contenders.largest()
+        # an angle is off by a few ulps of the turn, so a block by that times Σ_t ‖K_t‖_F
+        phase_error = 32 * _EPS * float(weight.flatten(2).flatten(0, 1).norm(dim=0).sum())
+        value = torch.tensor(math.sqrt(largest) * (1 + 4 * _EPS) + phase_error, dtype=torch.float64)
+    value = value.to(weight.device)
+    if not _differentiable(weight):
+        return value
+    return _with_gradient(value, matrix_norm(symbol.blocks(weight, frequency[None]).flatten(0, 1)))
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """A convolution as matrices at frequencies.
+
+    Attributes:
+        taps: where the kernel's entries sit, (taps, dimensions).
+        stride, groups: as in the layer.
+    """
+
+    taps: Tensor
+    stride: tuple[int, ...]
+    groups: int
+
+    def blocks(self, weight: Tensor, frequencies: Tensor) -> Tensor:
+        """(groups, F, out / groups, in / groups · phases of the stride), for frequencies in turns, (F, dimensions)."""
+        values = weight.reshape(self.groups, len(weight) // self.groups, weight.shape[1], -1)
+        phases = torch.tensor(self.stride, device=weight.device)
+        positions, offsets = self.taps // phases, self.taps % phases
+        channel = offsets[:, 0]
+        for axis in range(1, len(self.stride)):
+            channel = channel * self.stride[axis] + offsets[:, axis]
         angles = frequencies @ positions.T.to(torch.float64)  # in turns, (F, taps)
         waves = torch.polar(torch.ones_like(angles), -2 * math.pi * angles)
-        blocks = torch.zeros(
-            groups, len(frequencies), out // groups, inner, count, dtype=torch.complex128, device=weight.device
-        )
-        for phase in sorted(set(channel.tolist())):
+        blocks = []
+        for phase in range(math.prod(self.stride)):
             chosen = channel == phase
-            terms = values[..., chosen].to(torch.complex128), waves[:, chosen]
-            blocks[..., phase] = torch.einsum("goit,ft->gfoi", *terms)
-        contenders.add(*_gram(blocks.flatten(-2).flatten(0, 1)))
-    # an angle is off by a few ulps of the turn, so a block by that times Σ_t ‖K_t‖_F
-    phase_error = 32 * _EPS * float(values.flatten(0, 2).norm(dim=0).sum())
-    return math.sqrt(contenders.largest()) * (1 + 4 * _EPS) + phase_error
+            blocks.append(torch.einsum("goit,ft->gfoi", values[..., chosen].to(torch.complex128), waves[:, chosen]))
+        return torch.stack(blocks, dim=-1).flatten(-2)
+
+
+def _check_finite(weight: Tensor) -> None:
+    if not bool(torch.isfinite(weight.detach()).all()):
+        raise ValueError("weight: expected finite numbers, got NaN or infinity")
+
+
+def _differentiable(weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and weight.requires_grad
+
+
+def _with_gradient(value: Tensor, smooth: Tensor) -> Tensor:
+    return smooth + (value - smooth).detach()
+
+
+def _singular_value(matrix: Tensor) -> Tensor:
+    """‖M v‖ with v fixed at the first right singular vector: the largest singular value and its gradient."""
+    tall = matrix if matrix.shape[-1] <= matrix.shape[-2] else matrix.mH
+    with torch.no_grad():
+        gram = tall.mH @ tall
+        if len(gram) <= _EIGENVALUES:
+            v = torch.linalg.eigh(gram)[1][:, -1]
+        else:
+            v = torch.ones(len(gram), dtype=gram.dtype, device=gram.device)
+            for _ in range(_POWER_STEPS):
+                v = torch.nn.functional.normalize(gram @ v, dim=0)
+    norm: Tensor = torch.linalg.vector_norm(tall @ v)
+    return norm
 
 
 def _gram(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The smaller of W Wᴴ and Wᴴ W, and what rounding and the eigenvalue solver may have taken off its norm."""
     rows, columns = weight.shape[-2:]
     gram = weight @ weight.mH if rows <= columns else weight.mH @ weight
-    slack = (2 * max(rows, columns) + 16 * min(rows, columns)) * _EPS * weight.abs().square().sum(dim=(-2, -1))
+    slack = (2 * max(rows, columns) + 16 * min(rows, columns)) * _EPS * _squares(weight)
     return gram, slack
 
 
@@ -107,30 +176,32 @@ class _Contenders:
 
     def __init__(self) -> None:
         self.lower = 0.0
-        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
-    def add(self, gram: Tensor, slack: Tensor) -> None:
-        self.kept.append((gram, _iterate(gram, 2), slack))
+    def add(self, gram: Tensor, slack: Tensor, frequencies: Tensor) -> None:
+        self.kept.append((gram, _iterate(gram, 2), slack, frequencies))
         self._drop(2)
 
-    def largest(self) -> float:
-        """The largest norm of them all, from above."""
+    def largest(self) -> tuple[float, Tensor]:
+        """The largest norm of them all, from above, and its frequency."""
         for times in (5, _ITERATIONS):
-            if sum(len(gram) for gram, _, _ in self.kept) > _SURVIVORS:
-                self.kept = [(gram, _iterate(gram, times), slack) for gram, _, slack in self.kept]
+            if sum(len(gram) for gram, *_ in self.kept) > _SURVIVORS:
+                self.kept = [(gram, _iterate(gram, times), slack, at) for gram, _, slack, at in self.kept]
                 self._drop(times)
-        exact = sum(len(gram) for gram, _, _ in self.kept) <= _SURVIVORS
-        tops = [(_largest_eigenvalue(gram) if exact else above) + slack for gram, above, slack in self.kept]
-        return max([0.0, *(float(top.max()) for top in tops)])
+        exact = sum(len(gram) for gram, *_ in self.kept) <= _SURVIVORS
+        tops = [(_largest_eigenvalue(gram) if exact else above) + slack for gram, above, slack, _ in self.kept]
+        top = torch.cat(tops)
+        worst = torch.cat([frequencies for *_, frequencies in self.kept])[int(top.argmax())]
+        return max(0.0, float(top.max())), worst
 
     def _drop(self, times: int) -> None:
         """‖G^k‖_F / √n ≤ ‖G‖₂^k ≤ ‖G^k‖_F with k = 2^times."""
-        top = max(float(above.max()) for _, above, _ in self.kept)
+        top = max(float(above.max()) for _, above, *_ in self.kept)
         self.lower = max(self.lower, top * self.kept[0][0].shape[-1] ** (-0.5 / 2**times) * (1 - 1e-9))
-        near = [above + slack >= self.lower for _, above, slack in self.kept]
+        near = [above + slack >= self.lower for _, above, slack, _ in self.kept]
         self.kept = [
-            (gram[mask], above[mask], slack[mask])
-            for (gram, above, slack), mask in zip(self.kept, near, strict=True)
+            (gram[mask], above[mask], slack[mask], frequencies[mask])
+            for (gram, above, slack, frequencies), mask in zip(self.kept, near, strict=True)
             if bool(mask.any())
         ]
 
@@ -140,7 +211,7 @@ def _iterate(gram: Tensor, times: int) -> Tensor:
     exponent = 1.0
     log = torch.zeros(gram.shape[:-2], dtype=torch.float64, device=gram.device)
     for step in range(times + 1):
-        norm = torch.linalg.matrix_norm(gram).real
+        norm = _squares(gram).sqrt()
         log = log + exponent * torch.log(norm)
         if step < times:
             gram = gram / torch.where(norm > 0, norm, 1)[..., None, None]
@@ -148,6 +219,13 @@ def _iterate(gram: Tensor, times: int) -> Tensor:
             exponent /= 2
     rounding = 8 * (times + 1) * gram.shape[-1] * _EPS
     return torch.exp(log) * (1 + rounding)
+
+
+def _squares(matrix: Tensor) -> Tensor:
+    """‖M‖_F²; torch's own norms of complex matrices are slow."""
+    return (
+        (torch.view_as_real(matrix) if matrix.is_complex() else matrix).square().flatten(matrix.dim() - 2).sum(dim=-1)
+    )
 
 
 def _largest_eigenvalue(gram: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cheaplip.bracket import lipsdp
 from cheaplip.bracket.chain import Chain
+from cheaplip.bracket.cuts import ENTRIES, Part, fits, parts
 from cheaplip.bracket.exact import exact_constant
-from cheaplip.bracket.operations import Contraction, Elementwise, Nonnegative
-from cheaplip.bracket.propagation import Norms, Ranges, joined, norm_product, pieces, slope_ranges
+from cheaplip.bracket.operations import Elementwise, Nonnegative
+from cheaplip.bracket.propagation import Norms, norm_product, slope_ranges, without_constant
 from cheaplip.domain import Ball, Domain
 from cheaplip.errors import UnsupportedLayerError
 
@@ -24,8 +25,6 @@ once; absolute: products of absolute values (norms 1 and inf); norms: products o
 closed-form or absolute do not know are bounded by their norms."""
 
 _EPS = torch.finfo(torch.float64).eps
-_WIDTH = 2600  # of a value that is written out as neurons
-_ENTRIES = 1 << 24  # of a matrix
 _NEURONS, _NEURONS_ON_A_LINE = 12, 100  # of a network whose regions are enumerated unasked; with one input
 _REGIONS, _MOST_REGIONS = 400, 20_000  # to enumerate: unasked, and asked
 
@@ -90,16 +89,10 @@ def upper_bound(
         exact = _exact(chain, domain, _REGIONS if method is None else _MOST_REGIONS)
         if method == "exact" or exact.value < math.inf:
             return exact
-    runs = _ranged_runs(chain, norm, domain)
+    runs = _runs(chain, norm, domain)
     if math.prod(run.product for run in runs) == math.inf:
-        unknown = [
-            f"{step.path!r} ({step.operation.kind})"
-            for step in chain.steps
-            if isinstance(step.operation, Contraction) and step.operation.lipschitz(norm, (chain.shape,)) == math.inf
-        ]
-        return Upper(
-            math.inf, "none", f"no Lipschitz constant in norm {norm:g} is known for layer {', '.join(unknown)}"
-        )
+        unknown = without_constant(chain, norm)
+        return Upper(math.inf, "none", f"no Lipschitz constant in norm {norm:g} is known for layer {unknown}")
     found = [
         Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / len(runs)) for run in runs)), name)
         for name in (known if method is None else (method,))
@@ -131,7 +124,7 @@ def pair_bounds(chain: Chain, domain: Domain | None = None, *, seconds: float = 
     The last run bounds the pairs; what comes before it, its Lipschitz constant. Where the last run cannot be written
     out, |f_i − f_j| ≤ √2 ‖f‖.
     """
-    *body, last = _ranged_runs(chain, 2, domain)
+    *body, last = _runs(chain, 2, domain)
     names = ("lipsdp", "norms")
     before = math.prod(min(_run_bound(run, 2, name, seconds / 2) for name in names) for run in body)
     count = math.prod(chain.out_shape)
@@ -143,46 +136,20 @@ def pair_bounds(chain: Chain, domain: Domain | None = None, *, seconds: float = 
     return apart * torch.minimum(pairs.nan_to_num(math.inf), torch.full_like(pairs, whole)) * (1 + 1e-12)
 
 
-def _ranged_runs(chain: Chain, norm: float, domain: Domain | None) -> list[_Run]:
+def _runs(chain: Chain, norm: float, domain: Domain | None) -> list[_Run]:
     norms = Norms()
-    return _runs(chain, norm, slope_ranges(chain, domain, norms=norms), norms)
+    return [_run(part, norm, norms) for part in parts(chain, slope_ranges(chain, domain, norms=norms), fits)]
 
 
-def _runs(chain: Chain, norm: float, ranges: Ranges, norms: Norms) -> list[_Run]:
-    """As much of the chain as possible together, wherever it can be written out."""
-    lengths = [len(piece.steps) for piece, _ in pieces(chain, ranges)]
-    stops = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-    runs, start = [], 0
-    for at, stop in enumerate(stops):
-        here = stops[at - 1] if at else 0
-        if not _small(joined(chain, {}, here, stop)[0]):
-            if here > start:
-                runs.append(_run(*joined(chain, ranges, start, here), norm, norms, written=True))
-            runs.append(_run(*joined(chain, ranges, here, stop), norm, norms, written=False))
-            start = stop
-    if start < len(chain.steps) or not runs:
-        runs.append(_run(*joined(chain, ranges, start, len(chain.steps)), norm, norms, written=True))
-    return runs
-
-
-def _small(piece: Chain) -> bool:
-    shapes = [piece.shape, *(step.shape for step in piece.steps)]
-    return all(
-        not isinstance(step.operation, Contraction)
-        and math.prod(step.shape) <= _WIDTH
-        and sum(math.prod(shapes[i]) for i in step.arguments) * math.prod(step.shape) <= _ENTRIES
-        for step in piece.steps
-    )
-
-
-def _run(chain: Chain, ranges: Ranges, norm: float, norms: Norms, *, written: bool) -> _Run:
+def _run(part: Part, norm: float, norms: Norms) -> _Run:
+    chain, ranges, written = part
     product = norm_product(chain, norm, ranges, norms=norms)
     affine = sum(not isinstance(step.operation, Elementwise) for step in chain.steps)
     if not written or affine == 0:
         return _Run(chain, product, None, 0.0)
     try:
         with torch.no_grad():
-            weights, slopes = chain.dense(ranges, limit=_ENTRIES)
+            weights, slopes = chain.dense(ranges, limit=ENTRIES)
     except UnsupportedLayerError:  # too large once merged
         return _Run(chain, product, None, 0.0)
     size = max(max(weight.shape) for weight in weights)

@@ -86,7 +86,8 @@ class Training:
         self.parts = nn.ModuleList([self._pairs(part) for part in torch.split(held_out, config.pairs) if len(part)])
         self.objective = self._objective()
         bound = self.objective.bound
-        self.multipliers = None if bound is None else Multipliers(bound, self.total_steps)
+        trained = bound is not None and any(True for _ in bound.parameters())  # norms have no multipliers
+        self.multipliers = Multipliers(bound, self.total_steps) if bound is not None and trained else None
         self.controller = controller(self.objective.penalty, config, self.task, data.train.y, self.total_steps)
         self.epoch = 0
         self.step = 0
