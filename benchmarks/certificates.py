@@ -1,11 +1,15 @@
 """What can be proved: every method, and deel-torchlip's 1-Lipschitz networks, in one table.
 
 python benchmarks/certificates.py --out results/certificates [--data mnist] [--seeds 0,1,2] [--samples 1000]
+python benchmarks/certificates.py --out results/certificates-cnn --data fashion-mnist --model cnn
 
 Each model has the same widths and is certified on all test inputs and attacked with PGD and AutoAttack on the first
 ``--samples``. For the certified ones, random perturbations and PGD at 0.999999 of each input's radius are tried, which
-must change nothing. Writes results.json and table.md; interrupted, the same command continues. The rows of
-deel-torchlip need ``pip install deel-torchlip`` and are left out, saying so, without it.
+must change nothing. Writes results.json and table.md; interrupted, the same command continues.
+
+The rows of deel-torchlip need ``pip install deel-torchlip`` and are left out, saying so, without it. Its dense networks
+are certified with Lip(f) = 1, by their construction; the norm of a spectral convolution is only near 1, so its
+convolutional networks are certified with what :func:`cheaplip.bracket` proves for them.
 """
 
 import json
@@ -22,6 +26,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from cheaplip.bracket import bracket, register_layer
 from cheaplip.experiments.certify import bracket_for_certificate
 from cheaplip.experiments.compare import Attack, compare, run_name
 from cheaplip.experiments.config import TrainConfig, from_json
@@ -32,6 +37,7 @@ from cheaplip.experiments.tasks.classification import certify_inputs
 from cheaplip.robustness import accuracy, attack
 
 NEAR = 0.999999
+BATCH = 1000
 
 
 def variants(base: TrainConfig, margins: list[float]) -> dict[str, TrainConfig]:
@@ -49,7 +55,20 @@ def withstood(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, t
     sure = radius > 0
     x, prediction, radius = x[sure].double(), prediction[sure], NEAR * radius[sure].reshape(-1, *[1] * (x.dim() - 1))
     generator = torch.Generator().manual_seed(0)
+    times = max(1, math.ceil(tries / max(1, len(x))))
+    parts = zip(x.split(BATCH), prediction.split(BATCH), radius.split(BATCH), strict=True)
+    changed = [_changed(model, *part, times, generator) for part in parts]
+    model.float()
+    return {
+        "random": sum(random for random, _ in changed),
+        "pgd": sum(pgd for _, pgd in changed),
+        "inputs": len(x),
+    }
 
+
+def _changed(
+    model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, times: int, generator: torch.Generator
+) -> tuple[int, int]:
     def changed(delta: Tensor) -> Tensor:
         with torch.no_grad():
             return model(x + delta).argmax(1) != prediction
@@ -58,7 +77,7 @@ def withstood(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, t
         return radius * normalize(delta.flatten(1)).view_as(delta)
 
     found = torch.zeros(len(x), dtype=torch.bool)
-    for _ in range(max(1, math.ceil(tries / max(1, len(x))))):
+    for _ in range(times):
         found |= changed(to_sphere(torch.randn(x.shape, generator=generator, dtype=x.dtype)))
     delta, broken = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool)
     for _ in range(40):
@@ -66,23 +85,18 @@ def withstood(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, t
         (gradient,) = torch.autograd.grad(cross_entropy(model(at), prediction, reduction="sum"), at)
         delta = to_sphere(delta + 0.2 * to_sphere(gradient))
         broken |= changed(delta)
-    model.float()
-    return {"random": int(found.sum()), "pgd": int(broken.sum()), "inputs": len(x)}
+    return int(found.sum()), int(broken.sum())
 
 
 def torchlip_row(
     data: Data, config: TrainConfig, margin: float, alpha: float, radii: list[float], attacks: list[Attack]
 ) -> dict[str, Any]:
-    """deel-torchlip's HKR: spectral layers, GroupSort, certified by construction with Lip(f) = 1."""
+    """deel-torchlip's HKR: spectral layers, GroupSort."""
     from deel import torchlip
 
-    widths = [math.prod(data.shape), *map(int, config.model.removeprefix("mlp:").split(",")), data.classes]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise(widths[:-1]):
-            layers += [torchlip.SpectralLinear(before, after), torchlip.GroupSort2()]
-        model = torchlip.Sequential(*layers, torchlip.SpectralLinear(widths[-2], widths[-1]))
+        model = torchlip.Sequential(*_torchlip_layers(config.model, data))
         batch, epochs = min(256, len(data.train.x) // 40), config.epochs or 20
         loss = torchlip.HKRMulticlassLoss(alpha=alpha, min_margin=margin)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -99,10 +113,15 @@ def torchlip_row(
                 schedule.step()
             seconds.append(time.perf_counter() - started)
     exported = model.vanilla_export().eval()
+    ends: dict[str, float] = {"upper": 1.0}
+    if config.model == "cnn":
+        register_layer(torchlip.GroupSort2, lambda _: 1.0)  # it only moves values
+        b = bracket(exported, data.domain, x=data.train.x, seconds=5.0)
+        ends = {"lower": b.lower, "upper": b.upper}
     with torch.no_grad():
         top = exported(data.test.x.float()).double().topk(2)
     correct = top.indices[:, 0] == data.test.y
-    radius = (top.values[:, 0] - top.values[:, 1]) / math.sqrt(2)
+    radius = (top.values[:, 0] - top.values[:, 1]) / (math.sqrt(2) * ends["upper"])
     found = {}
     for one in attacks:
         x, y = data.test.x[: one.samples], data.test.y[: one.samples]
@@ -114,9 +133,34 @@ def torchlip_row(
         "accuracy": {"test": accuracy(exported, data.test.x, data.test.y)},
         "robust": found,
         "certified": {str(float(r)): float((correct & (radius > r)).double().mean()) for r in radii},
-        "lipschitz": {"upper": 1.0},
+        "lipschitz": ends,
         "seconds_per_epoch": statistics.median(seconds),
     }
+
+
+def _torchlip_layers(model: str, data: Data) -> list[nn.Module]:
+    """The same widths with spectral layers and GroupSort."""
+    from deel import torchlip
+
+    if model == "cnn":
+        channels, height, width = data.shape
+        return [
+            torchlip.SpectralConv2d(channels, 32, 5, padding="same"),
+            torchlip.GroupSort2(),
+            nn.MaxPool2d(2),
+            torchlip.SpectralConv2d(32, 64, 5, padding="same"),
+            torchlip.GroupSort2(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            torchlip.SpectralLinear(64 * (height // 4) * (width // 4), 1024),
+            torchlip.GroupSort2(),
+            torchlip.SpectralLinear(1024, data.classes),
+        ]
+    widths = [math.prod(data.shape), *map(int, model.removeprefix("mlp:").split(",")), data.classes]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in pairwise(widths[:-1]):
+        layers += [torchlip.SpectralLinear(before, after), torchlip.GroupSort2()]
+    return [*layers, torchlip.SpectralLinear(widths[-2], widths[-1])]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -181,10 +225,8 @@ def main(
         trained = load_trained(folder, from_json(folder.read_json("config.json")), loaded)
         b = bracket_for_certificate(trained, loaded, seconds=5.0)
         row["withstood"] = withstood(trained, loaded.test.x, *certify_inputs(trained, loaded.test.x, b), tries)
-    try:
-        import deel.torchlip  # noqa: F401 - only whether it is there
-    except ImportError:
-        print("deel-torchlip is not installed (pip install deel-torchlip): its rows are left out")
+    if missing := _no_torchlip(model):
+        print(f"{missing}: its rows are left out")
     else:
         for seed in numbers:
             for margin in [float(m) for m in hkr_margins.split(",") if m]:
@@ -195,6 +237,16 @@ def main(
     )
     RunFolder(out).write_text("table.md", text)
     print(text)
+
+
+def _no_torchlip(model: str) -> str:
+    """Why deel-torchlip has no rows; empty where it has."""
+    try:
+        import deel.torchlip  # noqa: F401 - only whether it is there
+    except ImportError:
+        return "deel-torchlip is not installed (pip install deel-torchlip)"
+    known = model == "cnn" or model.startswith("mlp:")
+    return "" if known else f"deel-torchlip: no counterpart of the model {model}"
 
 
 def _kept(
