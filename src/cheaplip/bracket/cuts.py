@@ -10,7 +10,7 @@ from torch import Tensor
 from cheaplip.bracket.chain import Chain, Step
 from cheaplip.bracket.operations import Contraction
 
-__all__ = ["ENTRIES", "Part", "Ranges", "fits", "parts", "pieces"]
+__all__ = ["ENTRIES", "Part", "Ranges", "fits", "parts"]
 
 Ranges = Mapping[int, tuple[Tensor, Tensor]]
 """Smallest and largest slopes of elementwise steps, by their index."""
@@ -30,12 +30,6 @@ class Part(NamedTuple):
     chain: Chain
     ranges: Ranges
     written: bool
-
-
-def pieces(chain: Chain, ranges: Ranges) -> list[tuple[Chain, Ranges]]:
-    """The chain cut wherever it can be."""
-    stops = _stops(chain)
-    return [_piece(chain, ranges, start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def parts(chain: Chain, ranges: Ranges, small: Callable[[Chain], bool]) -> list[Part]:

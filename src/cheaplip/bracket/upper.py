@@ -93,8 +93,9 @@ def upper_bound(
     if math.prod(run.product for run in runs) == math.inf:
         unknown = without_constant(chain, norm)
         return Upper(math.inf, "none", f"no Lipschitz constant in norm {norm:g} is known for layer {unknown}")
+    written = max(1, sum(run.dense is not None and len(run.dense[1]) > 0 for run in runs))
     found = [
-        Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / len(runs)) for run in runs)), name)
+        Upper(_rounded(math.prod(_run_bound(run, norm, name, seconds / written) for run in runs)), name)
         for name in (known if method is None else (method,))
         if name != "exact" and (name == "norms" or any(run.dense is not None for run in runs))
         if method is not None or name != "closed-form"  # where lipsdp starts
