@@ -26,6 +26,46 @@ def another(tmp_path_factory):
     return path
 
 
+CONVOLUTIONAL = """
+from torch import nn
+
+def net(shape, outputs):
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(12, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(96, 40), nn.ReLU(), nn.Linear(40, outputs),
+    )
+
+def linear(shape, outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+"""
+
+
+@pytest.mark.parametrize("method", ["certified", "clip+certified"])
+def test_a_convolutional_network_is_trained_for_its_certificate(method, tmp_path, monkeypatch):
+    (tmp_path / "convolutional.py").write_text(CONVOLUTIONAL)
+    monkeypatch.chdir(tmp_path)
+    options = ["--method", method, "--model", "convolutional:net", "--epochs", "8", "--probe", "2", "--search", "16"]
+    assert run(["train", "digits", "--out", "runs/c", *options]) == 0
+    assert run(["certify", "runs/c", "--epsilon", "0.1,0.2", "--seconds", "1"]) == 0
+    metrics = json.loads((tmp_path / "runs/c/metrics.json").read_text())
+    history = [json.loads(line) for line in (tmp_path / "runs/c/history.jsonl").read_text().splitlines()]
+    lower, upper = metrics["lipschitz"]["lower"], metrics["lipschitz"]["upper"]
+    assert lower <= upper <= 1.01 * history[-1]["bound"]  # what is proved is what was trained
+    least = {"certified": 0.5, "clip+certified": 0.05}[method]
+    assert metrics["accuracy"]["test"] > metrics["certified"]["0.1"] > least
+    assert metrics["certified"]["0.1"] > metrics["certified"]["0.2"] > 0
+
+
+def test_a_bound_without_multipliers_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "convolutional.py").write_text(CONVOLUTIONAL)
+    monkeypatch.chdir(tmp_path)
+    options = ["--method", "certified", "--model", "convolutional:linear", "--epochs", "3", "--probe", "0"]
+    assert run(["train", "digits", "--out", "runs/l", *options]) == 0
+    assert run(["certify", "runs/l", "--epsilon", "0.1", "--seconds", "1"]) == 0
+    assert json.loads((tmp_path / "runs/l/metrics.json").read_text())["certified"]["0.1"] > 0.3
+
+
 @pytest.fixture
 def certified(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
