@@ -5,12 +5,15 @@ repeats of (variant / plain). A lazy variant is timed over a whole cycle of ``ev
 networks whose steps take long, a cycle is put together from one step that regularises and one that does not. Peak
 memory is that of the tensors a step allocates, by the profiler's count, above what is there before it.
 
-``--predicted`` compares a step with 512 pairs with what its floating-point operations predict from a plain step:
-forward, backward for the weights and, for pairs and batch, backward for the inputs, each counted by PyTorch.
+``--predicted`` compares a step with 512 pairs with what its floating-point operations, counted by PyTorch, predict from
+a plain step. Where tensors are large, glibc returns their memory after each step and pages it in again in the next, at
+up to half the time; ``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592``
+in the environment keeps it. The rows say what was set.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -263,26 +266,29 @@ def peak_megabytes(step: Step, cycle: int) -> float:
 
 
 def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, object]]:
-    """A step of ``clip.joint`` on the ResNet over a plain one: measured, counted, and by the number of inputs alone."""
+    """A step of ``clip.joint`` on the ResNet, and a plain one of as many inputs, over a plain one: measured, counted."""
+    inputs = batch + 2 * pairs
     steps = {
         "plain": make_step("plain", "resnet", batch),
-        "clip joint every 1": make_step("clip joint every 1", "resnet", batch, pairs=pairs),
+        f"plain, {inputs} inputs": make_step("plain", "resnet", inputs),
+        f"clip joint, {pairs} pairs": make_step("clip joint every 1", "resnet", batch, pairs=pairs),
     }
+    figures = composed_ratios(steps, [], repeats)
+    rows: list[dict[str, object]] = []
     operations = {}
     for name, step in steps.items():
         with FlopCounterMode(display=False) as counter:
             step()
         operations[name] = counter.get_total_flops()
-    figures = composed_ratios(steps, [], repeats)["clip joint every 1"]
-    by_inputs = (batch + 2 * pairs) / batch
-    counted = operations["clip joint every 1"] / operations["plain"]
-    print(
-        f"resnet, batch {batch}, {pairs} pairs: {figures['ratio']:.2f} × plain "
-        f"({figures['least']:.2f} … {figures['most']:.2f}); by the number of inputs {by_inputs:.2f}, of operations "
-        f"{counted:.2f}: measured over predicted {figures['ratio'] / by_inputs:.3f}, {figures['ratio'] / counted:.3f}"
-    )
-    row = {"model": "resnet", "batch": batch, "variant": "clip joint every 1", "pairs": pairs, **figures}
-    return [{**row, "predicted_by_inputs": by_inputs, "predicted_by_operations": counted}]
+        expected = operations[name] / operations["plain"]
+        rows.append({"model": "resnet", "variant": name, **figures[name], "predicted": expected})
+        print(
+            f"resnet {name:24s} {figures[name]['milliseconds']:9.0f} ms, {figures[name]['ratio']:.2f} × plain "
+            f"({figures[name]['least']:.2f} … {figures[name]['most']:.2f}), by its operations {expected:.2f}: "
+            f"{figures[name]['ratio'] / expected:.3f} times the prediction",
+            flush=True,
+        )
+    return rows
 
 
 def cycle_of(name: str) -> int:
@@ -355,7 +361,8 @@ def main() -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         before = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-        machine = {**versions(), "threads": torch.get_num_threads()}
+        tunables = os.environ.get("GLIBC_TUNABLES", "")
+        machine = {**versions(), "threads": torch.get_num_threads(), "GLIBC_TUNABLES": tunables}
         options.out.write_text(json.dumps({"machine": machine, "rows": before + rows}, indent=1) + "\n")
 
 
