@@ -266,7 +266,7 @@ def peak_megabytes(step: Step, cycle: int) -> float:
 
 
 def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, object]]:
-    """A step of ``clip.joint`` on the ResNet, and a plain one of as many inputs, over a plain one: measured, counted."""
+    """A step of ``clip.joint`` on the ResNet over a plain one, and a plain one of as many inputs: measured, counted."""
     inputs = batch + 2 * pairs
     steps = {
         "plain": make_step("plain", "resnet", batch),
