@@ -237,8 +237,8 @@ class PairSet(nn.Module):
             factor = _column(distance(u - v, norm_in), u)
             factor = factor if weights is None else factor / weights
             u, v = self._gradient_step(difference, factor * pull_u, factor * pull_v, quotients, norm_in, stride)
-            if self.step == "gradient":
-                u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
+        if self.step != "quotient":  # twice: the first projection turns a pair along the border, and may shorten it
+            u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
         u, v = self.domain.project(u), self.domain.project(v)
         # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
         # squeeze together: the quotient of ends that nearly meet is rounding.
@@ -312,8 +312,7 @@ class PairSet(nn.Module):
             steepest = torch.add(steepest, difference, alpha=_FAINT)
         else:
             steepest = torch.where(_length(steepest) == 0, difference, steepest)
-        apart = (length / self.scale).clamp(*self.distances[:2]) * (0.5 * self.scale)
-        half = steepest * (apart / _length(steepest).clamp_min(_TINY))
+        half = steepest * (0.5 * length / _length(steepest).clamp_min(_TINY))
         uphill = pull_u + pull_v
         speed = self.scale / _length(uphill).clamp_min(_TINY)
         centre = torch.sub(self.u, difference, alpha=0.5)
