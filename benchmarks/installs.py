@@ -96,7 +96,8 @@ def row(extra: str, place: Path, source: Path, wheel: Path, constraints: Path) -
     run([*install, *TOOLS], place)
     files = [f"tests/test_{name}.py" for name in TESTS[extra].split()]
     tested = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], source, check=False)
-    told = [tested.stdout.strip().splitlines()[-1]]
+    output = tested.stdout + tested.stderr
+    told = [output.strip().splitlines()[-1]]
     good = tested.returncode == 0
     if extra == "report":
         compared = run([str(home / "bin" / "cheaplip"), "compare", "digits", "--out", "digits"], place, check=False)
@@ -108,7 +109,7 @@ def row(extra: str, place: Path, source: Path, wheel: Path, constraints: Path) -
     cells = [extra, torch, str(len(listed)), f"{size / 1e6:.0f}", f"{seconds:.0f}", ", ".join(told)]
     print(f"| {' | '.join(cells)} |", flush=True)
     if not good:
-        print(tested.stdout)
+        print(output)
     return good
 
 
