@@ -111,9 +111,9 @@ def wait_for_checkpoint(folder, processes):
 
 @pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["second", "first"])
 def test_a_killed_process_is_named_and_the_run_goes_on_with_another_number(killed, tmp_path):
-    alone(tmp_path, "--out", str(tmp_path / "whole"), epochs=5)
+    alone(tmp_path, "--out", str(tmp_path / "whole"), epochs=3)
     at = port()
-    arguments = ["--out", "cut", "--epochs", "5", "--checkpoint-every", "0.001m"]
+    arguments = ["--out", "cut", "--epochs", "3", "--checkpoint-every", "0.001m"]
     processes = [process(rank, 2, at, tmp_path, *arguments) for rank in range(2)]
     wait_for_checkpoint(tmp_path / "cut", processes)
     processes[killed].kill()
@@ -125,7 +125,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_with_another_number(kille
     state = unpack(newest(tmp_path / "cut"))
     assert state["step"] > 0
     assert len(state["penalty"]["pairs.u"]) == 8
-    alone(tmp_path, "--out", str(tmp_path / "cut"), epochs=5)
+    alone(tmp_path, "--out", str(tmp_path / "cut"), epochs=3)
     check_same(tmp_path / "whole", tmp_path / "cut", tolerance=1e-3)
 
 
