@@ -34,7 +34,7 @@ class LipschitzBound(nn.Module):
     feasible, because the weights have moved too far, they start again from the closed form.
 
     Args:
-        model: of the layers that :func:`cheaplip.bracket` knows; its present weights are read anew in every call.
+        model: of the layers that ``cheaplip.bracket`` knows; its present weights are read anew in every call.
         shape: of one input. None: that of the model's first linear layer.
 
     Raises:
