@@ -7,8 +7,9 @@ memory is that of the tensors a step allocates, by the profiler's count, above w
 
 ``--predicted`` compares a step with 512 pairs with what its floating-point operations, counted by PyTorch, predict from
 a plain step. Where tensors are large, glibc returns their memory after each step and pages it in again in the next, at
-up to half the time; ``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592``
-in the environment keeps it. The rows say what was set.
+a good part of the time; with
+``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`` in the environment it
+keeps it. The rows say what was set.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from cheaplip.modes import (
 )
 from cheaplip.operators import enrol, take_turn
 from cheaplip.pairs import PairSet, checked_output
-from cheaplip.quotient import Norm, at_least_float32, check_norm, distance, quotient_and_slope
+from cheaplip.quotient import Norm, at_least_float32, check_norm, column, distance, quotient_and_slope
 
 __all__ = ["CLIP", "Aggregate"]
 
@@ -349,13 +349,8 @@ class _Apart(torch.autograd.Function):
         if gradient is None:  # the penalty alone
             gradient = rises.new_zeros(ctx.shape, dtype=ctx.dtype)
         if scale is None:  # the penalty left out
-            return (
-                torch.cat([gradient, gradient.new_zeros((2 * len(rises), *ctx.shape[1:]))]),
-                *[None] * 4,
-                slopes,
-                None,
-                None,
-            )
+            nothing = gradient.new_zeros((2 * len(rises), *ctx.shape[1:]))
+            return torch.cat([gradient, nothing]), *[None] * 4, slopes, None, None
         weights = weights * scale
-        of_u = (rises * weights.view(-1, *[1] * (rises.dim() - 1))).to(ctx.dtype)
+        of_u = (rises * column(weights, rises)).to(ctx.dtype)
         return torch.cat([gradient, of_u, -of_u]), *[None] * 4, slopes, weights, levels

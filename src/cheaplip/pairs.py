@@ -10,7 +10,7 @@ from cheaplip.distributed import ranks, replace_, steepest, union, unwrapped, wi
 from cheaplip.domain import Box, Domain
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.operators import draw, enrol
-from cheaplip.quotient import Norm, at_least_float32, distance, quotient, slope
+from cheaplip.quotient import Norm, at_least_float32, column, distance, quotient, slope
 
 __all__ = ["PairSet", "Start", "Step", "checked_output"]
 
@@ -226,7 +226,7 @@ class PairSet(nn.Module):
         """
         difference = self.u - self.v
         length = _length(difference)
-        weights = None if weights is None else _column(weights.to(self.u).clamp_min(_TINY), self.u)
+        weights = None if weights is None else column(weights.to(self.u).clamp_min(_TINY), self.u)
         gradient = gradient.to(self.u)
         pull_u, pull_v = gradient[: len(self)], gradient[len(self) :]
         if self.step == "power":
@@ -234,7 +234,7 @@ class PairSet(nn.Module):
             u, v = self._power_step(difference, length, factor * pull_u, factor * pull_v, norm_in, stride)
         else:
             u, v = ends.to(self.u).chunk(2)
-            factor = _column(distance(u - v, norm_in), u)
+            factor = column(distance(u - v, norm_in), u)
             factor = factor if weights is None else factor / weights
             u, v = self._gradient_step(difference, factor * pull_u, factor * pull_v, quotients, norm_in, stride)
         if self.step != "quotient":  # twice: the first projection turns a pair along the border, and may shorten it
@@ -322,14 +322,14 @@ class PairSet(nn.Module):
     def _gradient_step(
         self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, quotients: Tensor, norm_in: Norm, stride: int
     ) -> tuple[Tensor, Tensor]:
-        run = _column(distance(difference, norm_in).clamp_min(_TINY), difference)
-        level = _column(quotients.to(self.u), difference)
+        run = column(distance(difference, norm_in).clamp_min(_TINY), difference)
+        level = column(quotients.to(self.u), difference)
         shrink = level * slope(difference, norm_in)
         gradient_u, gradient_v = (pull_u - shrink) / run, (pull_v + shrink) / run
         if self.step == "quotient":
             return self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
         length = self.step_size * math.sqrt(stride) * self.scale
-        return self.u + length * _unit(gradient_u), self.v + length * _unit(gradient_v)
+        return self.u + length * slope(gradient_u), self.v + length * slope(gradient_v)
 
     def _keep_apart(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch or shrink each pair about its midpoint to a distance within bounds."""
@@ -396,21 +396,12 @@ def checked_output(out: object, rows: int) -> Tensor:
     return out
 
 
-def _column(per_pair: Tensor, like: Tensor) -> Tensor:
-    return per_pair.reshape(-1, *[1] * (like.dim() - 1))
-
-
 def _length(x: Tensor) -> Tensor:
     """Euclidean norm of each element of the batch, as a column, (B, 1, …, 1)."""
     if x.dim() == 1:
         return x.abs()
     lengths: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)
     return lengths
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each element of the batch divided by its Euclidean norm; zero stays zero."""
-    return x / _length(x).clamp_min(_TINY)
 
 
 def _dual(pull: Tensor, norm: Norm) -> Tensor:

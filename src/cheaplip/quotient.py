@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "at_least_float32", "check_norm", "distance", "quotient", "quotient_and_slope", "slope"]
+__all__ = ["Norm", "at_least_float32", "check_norm", "column", "distance", "quotient", "quotient_and_slope", "slope"]
 
 Norm = float | Callable[[Tensor], Tensor]
 """1, 2, ``inf``, or a callable that maps differences (B, \\*shape) to norms (B,)."""
@@ -63,13 +63,13 @@ def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
 def slope(difference: Tensor, norm: Norm = 2) -> Tensor:
     """Gradient of :func:`distance` at each difference, (B, *shape); 0 where the difference is 0."""
     if norm == 2:
-        return difference / _column(distance(difference), difference).clamp_min(_TINY)
+        return difference / column(distance(difference), difference).clamp_min(_TINY)
     if norm == 1:
         return difference.sign()
     if norm == math.inf:
         sizes = difference.abs()
         peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
-        return peaks / _column(distance(peaks, 1).clamp_min(1), peaks)
+        return peaks / column(distance(peaks, 1).clamp_min(1), peaks)
     value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
     gradient: Tensor = pull(torch.ones_like(value))[0]
     return gradient
@@ -109,7 +109,7 @@ def quotient_and_slope(
     with torch.autocast(u.device.type, enabled=False):
         difference = at_least_float32(fu) - at_least_float32(fv)
         share = _per_distance(u, v, norm_in)
-        return distance(difference, norm_out) * share, slope(difference, norm_out) * _column(share, difference)
+        return distance(difference, norm_out) * share, slope(difference, norm_out) * column(share, difference)
 
 
 def _per_distance(u: Tensor, v: Tensor, norm: Norm) -> Tensor:
@@ -118,5 +118,6 @@ def _per_distance(u: Tensor, v: Tensor, norm: Norm) -> Tensor:
     return run.sign() / run.clamp_min(torch.finfo(run.dtype).tiny)
 
 
-def _column(per_input: Tensor, like: Tensor) -> Tensor:
+def column(per_input: Tensor, like: Tensor) -> Tensor:
+    """A number for each input, (B,), as (B, 1, …, 1), to broadcast against ``like`` (B, *shape)."""
     return per_input.reshape(-1, *[1] * (like.dim() - 1))
