@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
+from cheaplip.clip import Aggregate
 from cheaplip.experiments.methods import adversarial
 from cheaplip.experiments.runs import versions
 
@@ -146,7 +147,9 @@ def make_step(
     objective: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
     if name.startswith("clip"):
         form, _, every = name.removeprefix("clip ").removesuffix(" idle").partition(" every ")
-        clip = CLIP(PairSet(x, size=pairs, domain=domain), 0.1, every=int(every or 1))
+        lazily = int(every or 1)
+        aggregate: Aggregate = "softmax" if lazily == 1 else "mean"  # as recommended
+        clip = CLIP(PairSet(x, size=pairs, domain=domain), 0.1, every=lazily, aggregate=aggregate)
         if name.endswith(" idle"):
             clip.every, clip.calls, clip.due = 10**9, 1, False
         controller = DiscrepancyPrinciple(clip, 0.97)

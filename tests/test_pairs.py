@@ -575,7 +575,7 @@ def test_steps_that_were_left_out_are_made_up_for():
         pairs = PairSet(x, size=16, renew=1, grace=4, distances=(0.001, 10.0, 0.01))
         centre = (pairs.u + pairs.v) / 2
         pull = torch.cat([torch.ones(16, 3), torch.ones(16, 3)])
-        pairs.move_(torch.ones(16), pairs.ends(), pull, stride=stride)
+        pairs.move_(torch.ones(16), pull, stride=stride)
         moved = ((pairs.u + pairs.v) / 2 - centre).norm(dim=1)
         torch.testing.assert_close(moved, length * pairs.scale.expand(16), rtol=1e-4, atol=1e-6)
         assert pairs.age.eq(stride).all()

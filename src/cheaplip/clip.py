@@ -19,7 +19,7 @@ from cheaplip.modes import (
 )
 from cheaplip.operators import enrol, take_turn
 from cheaplip.pairs import PairSet, checked_output
-from cheaplip.quotient import Norm, at_least_float32, check_norm, column, distance, quotient_and_slope
+from cheaplip.quotient import Norm, at_least_float32, check_norm, column, distance, inverse_distance, quotient_and_slope
 
 __all__ = ["CLIP", "Aggregate"]
 
@@ -115,6 +115,7 @@ class CLIP(nn.Module):
         self.register_buffer("largest", torch.zeros((), dtype=pairs.u.dtype, device=pairs.u.device))
         self.register_buffer("_mark", torch.zeros_like(self.largest), persistent=False)
         self._anchor = torch.zeros((), device=pairs.u.device, requires_grad=True)
+        self._shape = pairs.u.shape[1:]
         self.calls = 0
         self.due = True
         self._number = enrol(self)
@@ -137,9 +138,12 @@ class CLIP(nn.Module):
         Returns:
             Scalar, λ times the aggregate of the quotients, differentiable with respect to the model's parameters.
         """
+        if self.training and not self._turn():
+            return self.lam.new_zeros(())
+        return self._separate(model)
+
+    def _separate(self, model: Model) -> Tensor:
         if self.training:
-            if not self._turn():
-                return self.lam.new_zeros(())
             quotients = self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out, stride=self.every)
             self.pairs.renew_(quotients, stride=self.every)
         return self._penalty(union(self.pairs.quotients(model, norm_in=self.norm_in, norm_out=self.norm_out)))
@@ -165,19 +169,18 @@ class CLIP(nn.Module):
             BatchDependentLayerError: a layer, named, mixes the inputs of a batch.
             ValueError: ``x`` is not of the pairs' shape.
         """
-        if x.shape[1:] != self.pairs.u.shape[1:]:
-            raise ValueError(
-                f"x: expected inputs of shape {tuple(self.pairs.u.shape[1:])} as the pairs, got {tuple(x.shape[1:])}"
-            )
-        if not self.training or torch.is_autocast_enabled(x.device.type):
-            return model(x), self(model)
-        if torch.compiler.is_compiling() and has_dropout(model):
-            return model(x), self(model)
-        if not self._turn():
+        if x.shape[1:] != self._shape:
+            raise ValueError(f"x: expected inputs of shape {tuple(self._shape)} as the pairs, got {tuple(x.shape[1:])}")
+        if self.training and not self._turn():
             return model(x), self.lam.new_zeros(())
+        if not self.training or torch.is_autocast_enabled(x.device.type):
+            return model(x), self._separate(model)
+        if torch.compiler.is_compiling() and has_dropout(model):
+            return model(x), self._separate(model)
         refuse_batch_dependent_layers(model)
-        ends = self.pairs.ends().to(x.dtype)
-        z, *messengers = _Together.apply(self._anchor, x, ends, self)  # type: ignore[no-untyped-call]
+        z, *messengers = _Together.apply(self._anchor, x, self)  # type: ignore[no-untyped-call]
+        u, v = z.detach()[len(x) :].chunk(2)
+        per_distance = inverse_distance(u, v, self.norm_in)  # now: a model may write into its input
         if torch.compiler.is_compiling():  # there is no active dropout then
             out = checked_output(model(z), len(z))
         else:
@@ -185,8 +188,8 @@ class CLIP(nn.Module):
             with dropout_off(model, first=len(x), rows=len(z)):
                 out = checked_output(model(z), len(z))
         with torch.no_grad():
-            (fu, fv), (u, v) = out[len(x) :].chunk(2), ends.chunk(2)
-            levels, rises = quotient_and_slope(fu, fv, u, v, norm_in=self.norm_in, norm_out=self.norm_out)
+            fu, fv = out[len(x) :].chunk(2)
+            levels, rises = quotient_and_slope(fu, fv, per_distance, norm_out=self.norm_out)
             together = union(levels)
             penalty, weights = self._penalty(together), self._weights(together)
         output, penalty = _Apart.apply(out, penalty, levels, rises, weights, *messengers)  # type: ignore[no-untyped-call]
@@ -194,8 +197,9 @@ class CLIP(nn.Module):
 
     def take_turn(self) -> None:
         """Count a call, and see whether the next is due."""
-        self.calls += 1
-        self.due = self.calls % self.every == 0
+        state = self.__dict__  # past nn.Module's way to assign, which would be a good part of a call that is not due
+        state["calls"] = calls = self.calls + 1
+        state["due"] = calls % self.every == 0
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_checked": None}  # a weak reference travels nowhere
@@ -270,20 +274,17 @@ class CLIP(nn.Module):
         return self.lam * self.every if self.training and self.every > 1 else self.lam
 
     @torch.no_grad()
-    def _climb(
-        self, x: Tensor, ends: Tensor, gradient: Tensor, slopes: Tensor | None, weights: Tensor, levels: Tensor
-    ) -> None:
+    def _climb(self, x: Tensor, gradient: Tensor, slopes: Tensor | None, weights: Tensor, levels: Tensor) -> None:
         r"""Move the pairs, given the gradient with respect to a shared pass's inputs, and what its backward pass knows.
 
         Args:
             x: the batch, (B, \*input).
-            ends: of the pairs, (2n, \*input).
             gradient: (B + 2n, \*input).
             slopes: lengths of the loss's gradient with respect to the outputs, (B,).
             weights: of the quotients in the loss, (n,).
             levels: the quotients, (n,).
         """
-        self.pairs.move_(levels, ends, gradient[len(x) :], weights=weights, norm_in=self.norm_in, stride=self.every)
+        self.pairs.move_(levels, gradient[len(x) :], weights=weights, norm_in=self.norm_in, stride=self.every)
         pulls = gradient[: len(x)] if slopes is not None and len(x) > 0 else None
         self.pairs.renew_(levels, x, pulls, slopes, stride=self.every)
 
@@ -297,35 +298,32 @@ class _Together(torch.autograd.Function):
     r"""Batch and pairs, (B + 2n, \*input), and three messengers; in the backward pass, the pairs climb."""
 
     @staticmethod
-    def forward(
-        ctx: Any, _anchor: Tensor, x: Tensor, ends: Tensor, clip: CLIP
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, _anchor: Tensor, x: Tensor, clip: CLIP) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``_anchor`` is a scalar that requires a gradient, and with it the result, whatever ``x`` does."""
         ctx.clip, ctx.answered = clip, False
-        ctx.save_for_backward(x, ends)
+        ctx.save_for_backward(x)
         ctx.set_materialize_grads(False)
-        kind = clip.pairs.u.dtype
-        per_pair = len(ends) // 2
+        u, v = clip.pairs.u, clip.pairs.v
         return (
-            torch.cat([x, ends]),
-            x.new_empty(len(x), dtype=kind),
-            x.new_empty(per_pair, dtype=kind),
-            x.new_empty(per_pair, dtype=kind),
+            torch.cat([x, u.to(x.dtype), v.to(x.dtype)]),
+            u.new_empty(len(x)),
+            u.new_empty(len(u)),
+            u.new_empty(len(u)),
         )
 
     @staticmethod
     def backward(
         ctx: Any, gradient: Tensor | None, slopes: Tensor | None, weights: Tensor | None, levels: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x, ends = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         answered = gradient is None or weights is None or levels is None  # a backward pass that left the penalty out
         if not torch.compiler.is_compiling():  # one climb for each call, however often its graph is used
             answered, ctx.answered = answered or ctx.answered, not answered or ctx.answered
             ctx.clip._unanswered = ctx.clip._unanswered if answered else 0
         if not answered:
-            ctx.clip._climb(x, ends, gradient, slopes, weights, levels)
+            ctx.clip._climb(x, gradient, slopes, weights, levels)
         own = gradient[: len(x)] if gradient is not None and ctx.needs_input_grad[1] else None
-        return None, own, None, None
+        return None, own, None
 
 
 class _Apart(torch.autograd.Function):

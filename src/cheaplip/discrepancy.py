@@ -148,7 +148,6 @@ class DiscrepancyPrinciple:
         """The metric's moving average, a scalar on the penalty's device."""
         return self._state["average"]
 
-    @torch.no_grad()
     def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
         """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
 
@@ -160,17 +159,25 @@ class DiscrepancyPrinciple:
         Raises:
             ValueError: a metric given as a number is not finite.
         """
-        lam = self.penalty.lam
+        lam, total, count = self.penalty.lam, self._state["sum"], self._state["collected"]
         assert isinstance(lam, Tensor)
-        if not isinstance(metric, Tensor) and not math.isfinite(metric):
+        if isinstance(metric, Tensor):
+            metric = metric.detach()
+        elif not math.isfinite(metric):
             raise ValueError(f"metric: expected a finite number, got {metric}")
-        if lam.device != self._state["met"].device or lam.dtype != self._state["average"].dtype:
+        if lam.device != total.device or lam.dtype != total.dtype:
             self._follow(lam)
-        state, constants = self._state, self._constants
+            total, count = self._state["sum"], self._state["collected"]
         value = torch.as_tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
-        total, count = state["sum"].add_(average(value)), state["collected"].add_(constants["one"])
-        if self._can_wait():
-            return
+        total.add_(average(value))
+        count.add_(self._constants["one"])
+        if not self._can_wait():
+            self._move(lam, total, count, pace)
+
+    @torch.no_grad()
+    def _move(self, lam: Tensor, total: Tensor, count: Tensor, pace: float) -> None:
+        """Move λ by the mean of the metrics collected."""
+        state, constants = self._state, self._constants
         steps, mean, slow, target = state["steps"], state["average"], state["slow_average"], constants["target"]
         value, largest = total / count, torch.finfo(lam.dtype).max
         value = torch.where(value == value.clamp(-largest, largest), value, mean)  # an overflowed step says nothing

@@ -78,6 +78,7 @@ class PairSet(nn.Module):
     _lowest: Tensor
     _flat: Tensor
     _safe: Tensor
+    _sides: Tensor
 
     def __init__(
         self,
@@ -113,6 +114,8 @@ class PairSet(nn.Module):
         x = x.detach()
         self.register_buffer("pool", x, persistent=False)
         self.register_buffer("scale", _data_scale(x))
+        sides = torch.stack([torch.ones_like(self.scale), -torch.ones_like(self.scale)])  # of a pair's centre
+        self.register_buffer("_sides", sides.reshape(2, *[1] * x.dim()), persistent=False)
         u, v = self._draw(size, x)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
@@ -199,14 +202,13 @@ class PairSet(nn.Module):
                 "look for torch.no_grad(), .detach() or integer operations inside the model"
             )
         before: Tensor = quotients.detach()
-        self.move_(before, ends.detach(), gradient, norm_in=norm_in, stride=stride)
+        self.move_(before, gradient, norm_in=norm_in, stride=stride)
         return before
 
     @torch.no_grad()
     def move_(
         self,
         quotients: Tensor,
-        ends: Tensor,
         gradient: Tensor,
         *,
         weights: Tensor | None = None,
@@ -217,36 +219,29 @@ class PairSet(nn.Module):
 
         Args:
             quotients: L of each pair, (size,).
-            ends: what :meth:`ends` returned, (2·size, \*input).
-            gradient: of Σ weights·L with respect to ``ends``, the distances held constant.
+            gradient: of Σ weights·L with respect to :meth:`ends`, (2·size, \*input), the distances held constant.
             weights: one per pair, (size,), positive; None: ones.
             norm_in: the norm in the quotient's denominator.
             stride: training steps since the last call. The network has moved on since, so pairs that keep a length
                 (all but the paper's) climb √stride times as far.
         """
-        difference = self.u - self.v
-        length = _length(difference)
-        weights = None if weights is None else column(weights.to(self.u).clamp_min(_TINY), self.u)
-        gradient = gradient.to(self.u)
-        pull_u, pull_v = gradient[: len(self)], gradient[len(self) :]
+        weights = quotients.new_ones(1) if weights is None else weights
+        weights = column(weights.to(self.u).clamp_min(_TINY), self.u)
+        pull_u, pull_v = gradient.to(self.u).chunk(2)
         if self.step == "power":
-            factor = length if weights is None else length / weights
-            u, v = self._power_step(difference, length, factor * pull_u, factor * pull_v, norm_in, stride)
+            ends = self._power_step(pull_u, pull_v, weights, norm_in, stride)
         else:
-            u, v = ends.to(self.u).chunk(2)
-            factor = column(distance(u - v, norm_in), u)
-            factor = factor if weights is None else factor / weights
-            u, v = self._gradient_step(difference, factor * pull_u, factor * pull_v, quotients, norm_in, stride)
+            ends = self._gradient_step(pull_u, pull_v, weights, quotients, norm_in, stride)
         if self.step != "quotient":  # twice: the first projection turns a pair along the border, and may shorten it
-            u, v = self._keep_apart(self.domain.project(u), self.domain.project(v))
-        u, v = self.domain.project(u), self.domain.project(v)
+            ends = self._keep_apart(self._project(ends))
+        u, v = self._project(ends)
         # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
         # squeeze together: the quotient of ends that nearly meet is rounding.
         least = 0.0 if self.step == "quotient" else self.distances[0] / 2
         length = _length(u - v) / self.scale
         sound = length == length.clamp(least, torch.finfo(length.dtype).max)
-        self.u.copy_(torch.where(sound, u, self.u))
-        self.v.copy_(torch.where(sound, v, self.v))
+        torch.where(sound, u, self.u, out=self.u)
+        torch.where(sound, v, self.v, out=self.v)
         self.age.add_(stride)
 
     @torch.no_grad()
@@ -286,7 +281,7 @@ class PairSet(nn.Module):
             v = self._beside(u, self._normal(u))
         else:
             slopes = distance(at_least_float32(pulls))
-            slopes = slopes if lengths is None else slopes / lengths.clamp_min(_TINY)
+            slopes = slopes if lengths is None else slopes / lengths
             slopes = slopes.nan_to_num(-1.0, posinf=-1.0).to(self.u)
             slopes, chosen = slopes.topk(min(count, len(inputs)))
             u = self.domain.project(inputs.index_select(0, chosen).to(self.u))
@@ -304,39 +299,44 @@ class PairSet(nn.Module):
         """Restore the generator's state."""
         self.generator.set_state(state.cpu())
 
-    def _power_step(
-        self, difference: Tensor, length: Tensor, pull_u: Tensor, pull_v: Tensor, norm_in: Norm, stride: int
-    ) -> tuple[Tensor, Tensor]:
-        steepest = _dual(pull_u - pull_v, norm_in)
+    def _power_step(self, pull_u: Tensor, pull_v: Tensor, weights: Tensor, norm_in: Norm, stride: int) -> Tensor:
+        difference = self.u - self.v
+        length = _length(difference)
+        steepest, uphill = _dual(pull_u - pull_v, norm_in), pull_u + pull_v
         if norm_in == 2:  # where there is no slope, a trace of the old direction remains, and so the old direction
-            steepest = torch.add(steepest, difference, alpha=_FAINT)
+            steepest.addcmul_(difference, weights / length.clamp_min(_TINY), value=_FAINT)
         else:
             steepest = torch.where(_length(steepest) == 0, difference, steepest)
-        half = steepest * (0.5 * length / _length(steepest).clamp_min(_TINY))
-        uphill = pull_u + pull_v
+        half = steepest.mul_(length / _length(steepest).clamp_min(_TINY))
         speed = self.scale / _length(uphill).clamp_min(_TINY)
-        centre = torch.sub(self.u, difference, alpha=0.5)
-        centre = torch.addcmul(centre, uphill, speed, value=self.step_size * math.sqrt(stride))
-        return centre + half, centre - half
+        centre = torch.sub(self.u, difference, alpha=0.5, out=difference)
+        centre.addcmul_(uphill, speed, value=self.step_size * math.sqrt(stride))
+        return torch.addcmul(centre, self._sides, half, value=0.5)
 
     def _gradient_step(
-        self, difference: Tensor, pull_u: Tensor, pull_v: Tensor, quotients: Tensor, norm_in: Norm, stride: int
-    ) -> tuple[Tensor, Tensor]:
+        self, pull_u: Tensor, pull_v: Tensor, weights: Tensor, quotients: Tensor, norm_in: Norm, stride: int
+    ) -> Tensor:
+        difference = self.u - self.v
         run = column(distance(difference, norm_in).clamp_min(_TINY), difference)
         level = column(quotients.to(self.u), difference)
-        shrink = level * slope(difference, norm_in)
-        gradient_u, gradient_v = (pull_u - shrink) / run, (pull_v + shrink) / run
+        shrink = level * slope(difference, norm_in) / run
+        gradient = torch.stack([pull_u, pull_v]) / weights - self._sides * shrink
+        ends = torch.stack([self.u, self.v])
         if self.step == "quotient":
-            return self.u + self.step_size * level * gradient_u, self.v + self.step_size * level * gradient_v
+            return ends + self.step_size * level * gradient
         length = self.step_size * math.sqrt(stride) * self.scale
-        return self.u + length * slope(gradient_u), self.v + length * slope(gradient_v)
+        return ends + length * slope(gradient.flatten(0, 1)).view_as(gradient)
 
-    def _keep_apart(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _project(self, ends: Tensor) -> Tensor:
+        """Both ends, (2, n, *input), to the domain."""
+        return self.domain.project(ends.flatten(0, 1)).view_as(ends)
+
+    def _keep_apart(self, ends: Tensor) -> Tensor:
         """Stretch or shrink each pair about its midpoint to a distance within bounds."""
-        difference, centre = u - v, u.lerp(v, 0.5)
+        difference = ends[0] - ends[1]
         length = (_length(difference) / self.scale).clamp_min(_TINY)
-        difference = difference * (length.clamp(*self.distances[:2]) / length)
-        return torch.add(centre, difference, alpha=0.5), torch.sub(centre, difference, alpha=0.5)
+        excess = length.clamp(*self.distances[:2]) / length - 1
+        return ends.addcmul_(self._sides, difference.mul_(excess), value=0.5)
 
     def _draw(self, count: int, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.start == "uniform":
@@ -355,14 +355,13 @@ class PairSet(nn.Module):
 
     def _beside(self, u: Tensor, direction: Tensor) -> Tensor:
         """Points of the domain in the given direction, or in the opposite one where the border is nearer."""
-        speed = self.scale / _length(direction).clamp_min(_TINY)
-        ahead = self.domain.project(torch.addcmul(u, direction, speed, value=self.distances[2]))
+        direction = direction * (self.scale / _length(direction).clamp_min(_TINY))
         if self.domain.everywhere:
-            return ahead
-        behind = self.domain.project(torch.addcmul(u, direction, speed, value=-self.distances[2]))
+            return torch.add(u, direction, alpha=self.distances[2])
+        both = self._project(torch.addcmul(u, self._sides, direction, value=self.distances[2]))
+        near, far = _length((both - u).flatten(0, 1)).chunk(2)
         # where both are as far, rounding must not decide: processes, and devices, would go different ways
-        far = _length(behind - u)
-        return torch.where(_length(ahead - u) < torch.sub(far, far, alpha=1e-3), behind, ahead)
+        return torch.where(near < torch.sub(far, far, alpha=1e-3), both[1], both[0])
 
     def _normal(self, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=self.generator, device=self.generator.device, dtype=like.dtype)

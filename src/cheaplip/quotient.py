@@ -6,7 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "at_least_float32", "check_norm", "column", "distance", "quotient", "quotient_and_slope", "slope"]
+__all__ = [
+    "Norm",
+    "at_least_float32",
+    "check_norm",
+    "column",
+    "distance",
+    "inverse_distance",
+    "quotient",
+    "quotient_and_slope",
+    "slope",
+]
 
 Norm = float | Callable[[Tensor], Tensor]
 """1, 2, ``inf``, or a callable that maps differences (B, \\*shape) to norms (B,)."""
@@ -99,20 +109,21 @@ def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2,
     """
     with torch.autocast(u.device.type, enabled=False):
         rise = distance(at_least_float32(fu) - at_least_float32(fv), norm_out)
-        return rise * _per_distance(u, v, norm_in)
+        return rise * inverse_distance(u, v, norm_in)
 
 
-def quotient_and_slope(
-    fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2
-) -> tuple[Tensor, Tensor]:
-    """:func:`quotient`, (B,), and its gradient with respect to ``fu``, (B, *output); for ``fv`` its opposite."""
-    with torch.autocast(u.device.type, enabled=False):
-        difference = at_least_float32(fu) - at_least_float32(fv)
-        share = _per_distance(u, v, norm_in)
-        return distance(difference, norm_out) * share, slope(difference, norm_out) * column(share, difference)
+def quotient_and_slope(fu: Tensor, fv: Tensor, per_distance: Tensor, *, norm_out: Norm = 2) -> tuple[Tensor, Tensor]:
+    """:func:`quotient`, (B,), and its gradient with respect to ``fu``, (B, *output); for ``fv`` its opposite.
+
+    ``per_distance`` is :func:`inverse_distance` of the inputs, (B,).
+    """
+    difference = at_least_float32(fu) - at_least_float32(fv)
+    rise = distance(difference, norm_out)
+    unit = difference / column(rise.clamp_min(_TINY), difference) if norm_out == 2 else slope(difference, norm_out)
+    return rise * per_distance, unit * column(per_distance, difference)
 
 
-def _per_distance(u: Tensor, v: Tensor, norm: Norm) -> Tensor:
+def inverse_distance(u: Tensor, v: Tensor, norm: Norm = 2) -> Tensor:
     """One over the distance of each pair, (B,); 0 where u = v."""
     run = distance(at_least_float32(u) - at_least_float32(v), norm)
     return run.sign() / run.clamp_min(torch.finfo(run.dtype).tiny)
