@@ -123,17 +123,19 @@ class DiscrepancyPrinciple:
         self.damping = damping
         self.warmup = warmup
         self.bounds = bounds
-        starts = {"steps": 0.0, "average": target, "slow_average": target, "lean": 0.0, "sum": 0.0, "collected": 0.0}
+        starts = {"steps": 0.0, "lean": 0.0, "sum": 0.0, "collected": 0.0}
         self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
+        self._state["averages"] = lam.new_full((2,), target)  # the metric's, and one of twice the memory
         self._state["met"] = torch.zeros_like(lam, dtype=torch.bool)
         self._calls = 0  # of the penalty, when it was last asked
         # numbers as tensors cost an operation less each
+        sign = 1.0 if mode == "max" else -1.0
         self._constants = {
-            name: torch.full_like(lam, number)
+            name: torch.tensor(number, dtype=lam.dtype, device=lam.device)
             for name, number in {
-                "target": target,
-                "past": self.smoothing,
-                "long past": (1 + self.smoothing) / 2,
+                "pasts": [smoothing, (1 + smoothing) / 2],
+                "signs": [[sign, 0.0], [sign, -sign]],  # error and trend, of the two averages
+                "offsets": [-sign * target, 0.0],
                 "damping": damping,
                 "patience": _PATIENCE * damping,
                 "up": rate,
@@ -146,7 +148,7 @@ class DiscrepancyPrinciple:
     @property
     def average(self) -> Tensor:
         """The metric's moving average, a scalar on the penalty's device."""
-        return self._state["average"]
+        return self._state["averages"][0]
 
     def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
         """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
@@ -178,20 +180,19 @@ class DiscrepancyPrinciple:
     def _move(self, lam: Tensor, total: Tensor, count: Tensor, pace: float) -> None:
         """Move λ by the mean of the metrics collected."""
         state, constants = self._state, self._constants
-        steps, mean, slow, target = state["steps"], state["average"], state["slow_average"], constants["target"]
+        steps, averages = state["steps"], state["averages"]
         value, largest = total / count, torch.finfo(lam.dtype).max
-        value = torch.where(value == value.clamp(-largest, largest), value, mean)  # an overflowed step says nothing
-        fresh = count / steps.add_(count)
-        mean.lerp_(value, torch.maximum(fresh, 1 - constants["past"].pow(count)))
-        slow.lerp_(value, torch.maximum(fresh, 1 - constants["long past"].pow(count)))
-        error, trend = (mean - target, mean - slow) if self.mode == "max" else (target - mean, slow - mean)
+        sound = value == value.clamp(-largest, largest)  # an overflowed step says nothing
+        value, fresh = torch.where(sound, value, averages[0]), count / steps.add_(count)
+        averages.lerp_(value, torch.maximum(fresh, 1 - constants["pasts"].pow(count)))
+        error, trend = torch.addmv(constants["offsets"], constants["signs"], averages).unbind()
         if self.rule == "additive":
             change, speed = torch.where(error > constants["nothing"], constants["up"], constants["down"]), 1.0
         else:
             state["met"].logical_or_(error >= constants["nothing"])
             ahead = torch.addcmul(error, trend, torch.where(state["met"], constants["damping"], constants["patience"]))
-            remaining = ahead.clamp(error.clamp_max(0), error.clamp_min(0))  # a gap that the trend closes is no gap
-            change, speed = remaining.clamp(-self.width, self.width), self.rate / self.width
+            low, high = error.clamp(-self.width, 0.0), error.clamp(0.0, self.width)
+            change, speed = ahead.clamp(low, high), self.rate / self.width  # a gap that the trend closes is no gap
             if self.gain > 0:
                 live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
                 lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])
@@ -199,15 +200,14 @@ class DiscrepancyPrinciple:
                 state["lean"].copy_(lean)
         if self.warmup > 0:
             change = torch.where(steps > self.warmup, change, constants["nothing"])
-        change = change * count
         if torch.compiler.is_compiling():
             change = change * pace  # a number that changes from step to step must not be part of a graph
         else:
             speed *= pace
         if self.rule == "additive":
-            lam.add_(change, alpha=speed)
+            lam.addcmul_(change, count, value=speed)
         else:
-            lam.mul_(torch.add(constants["nothing"], change, alpha=speed).exp())
+            lam.mul_(torch.addcmul(constants["nothing"], change, count, value=speed).exp())
         lam.clamp_(*self.bounds)
         total.zero_()
         count.zero_()
@@ -221,7 +221,7 @@ class DiscrepancyPrinciple:
         return not due and self._calls == before + 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes, in scalars (λ itself is the penalty's)."""
+        """Everything that changes, in scalars and two averages (λ itself is the penalty's)."""
         state = {name: value.clone() for name, value in self._state.items()}
         return {**state, "steps": state["steps"].long(), "calls": torch.tensor(self._calls)}
 
