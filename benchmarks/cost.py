@@ -33,6 +33,7 @@ from cheaplip.experiments.methods import adversarial
 from cheaplip.experiments.runs import versions
 
 CLASSES = 10
+WITH_ACCURACY = "plain, with its accuracy"
 Step = Callable[[], None]
 
 
@@ -161,7 +162,7 @@ def make_step(
             output, penalty = clip.joint(model, x)
             return cross_entropy(output, y) + penalty, output
 
-    elif name == "plain":
+    elif name in ("plain", WITH_ACCURACY):
 
         def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
             output = model(x)
@@ -196,9 +197,11 @@ def make_step(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if controller is not None and output is not None:
+        if output is not None and (controller is not None or name == WITH_ACCURACY):
             with torch.no_grad():
-                controller.step((output.argmax(dim=1) == y[here]).float().mean())
+                hits = (output.argmax(dim=1) == y[here]).float().mean()
+            if controller is not None:
+                controller.step(hits)
 
     return step
 
@@ -311,15 +314,16 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="instead: cost against pairs, width and batch (mlp)")
     parser.add_argument("--out", type=Path, default=None, help="append the rows to this JSON file")
     parser.add_argument("--composed", action="store_true", help="a lazy cycle from two steps, where steps take long")
-    parser.add_argument("--leave-out", default="", help="variants, separated by commas")
+    parser.add_argument("--leave-out", default="", help="variants, separated by semicolons")
     parser.add_argument("--predicted", action="store_true", help="instead: 512 pairs against their operations (resnet)")
     options = parser.parse_args()
     everies = [int(part) for part in options.every.split(",")]
     forms = ("joint", "separate")
     lazy = ("every 1", "idle") if options.composed else tuple(f"every {k}" for k in everies)
     others = ("gradient penalty", "adversarial (PGD-7)", "published")
-    names = ["plain", *(f"clip {form} {when}" for form in forms for when in lazy), *others]
-    names = [name for name in names if name not in options.leave_out.split(",")]
+    names = ["plain", WITH_ACCURACY, *(f"clip {form} {when}" for form in forms for when in lazy), *others]
+    left_out = options.leave_out.split(";")
+    names = [name for name in names if name not in left_out]
     rows: list[dict[str, object]] = []
 
     def measure(network: str, batch: int, variants: dict[str, Callable[[], Step]], **labels: object) -> None:
