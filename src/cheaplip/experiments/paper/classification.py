@@ -11,6 +11,7 @@ from typing import Any
 import cheaplip
 from cheaplip.bracket import largest_quotient
 from cheaplip.errors import CheaplipWarning
+from cheaplip.experiments.certify import certify
 from cheaplip.experiments.compare import Attack
 from cheaplip.experiments.config import TrainConfig
 from cheaplip.experiments.data import Data, load
@@ -18,15 +19,20 @@ from cheaplip.experiments.evaluation import evaluate, robust_key
 from cheaplip.experiments.paper.experiment import Job, Row
 from cheaplip.experiments.paper.selection import RULES, Selection, chosen
 from cheaplip.experiments.runs import RunFolder, versions
-from cheaplip.experiments.subjects import load_trained
+from cheaplip.experiments.subjects import load_trained, of_run
 from cheaplip.experiments.training import Interrupted, hold_out, train
 from cheaplip.robustness import accuracy
 
-__all__ = ["EPSILON", "NOISE", "Measures", "train_and_measure"]
+__all__ = ["CERTIFIED", "EPSILON", "NOISE", "Measures", "train_and_measure"]
 
+CERTIFIED = (0.5, 1.0)
 EPSILON = 2.0
 NOISE = 1.0
+_SEARCH = 10.0  # seconds for the lower end of a bracket, about
 _TRAINING = 0.6  # of the time of a row, about
+
+
+_MEASURED = ("accuracy", "robust", "robust_samples", "certified", "lipschitz", "warnings")
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,9 @@ def train_and_measure(
         line = chosen(job.folder, rule)
         same = next((row for row in rows if row["epoch"] == line["epoch"]), None)
         if same is None:
-            metrics = _measure(selection.kept(rule), config, data, measures, job, len(rows) / 2)
+            metrics = _measure(selection.kept(rule), line["epoch"], config, data, measures, job, len(rows) / 2)
         else:
-            metrics = {key: same[key] for key in ("accuracy", "robust", "robust_samples", "lipschitz", "warnings")}
+            metrics = {key: same[key] for key in _MEASURED}
         rows.append(
             {
                 "name": name if rule == "validation" else f"{name}, best on test",
@@ -95,8 +101,7 @@ def train_and_measure(
                 "target": config.steered_to if config.method in ("clip", "weight") else None,
                 "rule": rule,
                 "epoch": line["epoch"],
-                **metrics,
-                "certified": {},
+                **{key: metrics[key] for key in _MEASURED},
                 "lam": line.get("lam"),
                 "epochs": finished["epochs"],
                 "seconds_per_epoch": finished["seconds_per_epoch"],
@@ -114,7 +119,7 @@ def _data(source: str) -> Data:
 
 
 def _measure(
-    folder: RunFolder, config: TrainConfig, data: Data, measures: Measures, job: Job, share: float
+    folder: RunFolder, epoch: int, config: TrainConfig, data: Data, measures: Measures, job: Job, share: float
 ) -> dict[str, Any]:
     """Accuracies, attacks and constants of a checkpoint; what was measured before a crash is kept."""
 
@@ -128,7 +133,7 @@ def _measure(
     if not (folder.path / "metrics.json").is_file():
         report(attacks[0], 0, 1)
         folder.write_json("config.json", {**asdict(config), "versions": versions()})
-        folder.write_json("metrics.json", _constants(folder, config, data))
+        folder.write_json("metrics.json", {**_constants(folder, config, data), "epochs": epoch})
     for attack in measures.attacks:
         metrics = folder.read_json("metrics.json")
         if robust_key(attack.name, attack.epsilon) in metrics["robust"]:
@@ -143,6 +148,8 @@ def _measure(
                 progress=report,
             )
         folder.write_json("metrics.json", {**metrics, "warnings": sorted({*metrics["warnings"], *messages})})
+    if config.method == "certified" and not folder.read_json("metrics.json")["certified"]:
+        certify(of_run(folder, data), epsilons=CERTIFIED, seconds=_SEARCH)
     return folder.read_json("metrics.json")
 
 
@@ -159,6 +166,7 @@ def _constants(folder: RunFolder, config: TrainConfig, data: Data) -> dict[str, 
         },
         "robust": {},
         "robust_samples": {},
+        "certified": {},
         "lipschitz": {"lower": found.value, **_upper(model, data)},
         "warnings": [],
     }

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from cheaplip.experiments.config import TrainConfig
-from cheaplip.experiments.paper.classification import EPSILON, NOISE, Measures, train_and_measure
+from cheaplip.experiments.paper.classification import CERTIFIED, EPSILON, NOISE, Measures, train_and_measure
 from cheaplip.experiments.paper.experiment import Experiment, Row, Unit
 from cheaplip.experiments.paper.published import README as README_NUMBERS
 from cheaplip.experiments.paper.published import TABLE1
@@ -110,7 +110,8 @@ def _table1_units(data: str, quick: bool) -> list[Unit]:
         for target in (95, 90, 85)
         for variant, config in variants(setting).items()
     ]
-    return [_unit(setting, row, variant, config, TABLE1[data][row]) for row, variant, config in rows]
+    rows.append(("Certified", None, replace(standard, method="certified")))  # beyond the paper
+    return [_unit(setting, row, variant, config, TABLE1[data].get(row)) for row, variant, config in rows]
 
 
 def _readme_units(quick: bool) -> list[Unit]:
@@ -134,7 +135,9 @@ def _readme_units(quick: bool) -> list[Unit]:
     return units
 
 
-def _unit(setting: Setting, row: str, variant: str | None, config: TrainConfig, published: dict[str, float]) -> Unit:
+def _unit(
+    setting: Setting, row: str, variant: str | None, config: TrainConfig, published: dict[str, float] | None
+) -> Unit:
     name = row if variant is None else f"{row}, {VARIANTS[variant]}"
     folder = "-".join(part for part in (*row.lower().split(), variant, f"seed{config.seed}") if part)
     run = partial(train_and_measure, name, config, setting.measures, published, {"variant": variant})
@@ -148,6 +151,7 @@ _COLUMNS = {
     f"pgd-sign@{EPSILON}": "sign-PGD",
     f"pgd@{EPSILON}": "L2-PGD",
     f"autoattack@{EPSILON}": "AutoAttack",
+    **{f"certified@{radius}": f"certified@{radius}" for radius in CERTIFIED},
 }
 
 
@@ -192,7 +196,8 @@ def _mean(runs: Sequence[Row], key: str) -> float | None:
 
 
 def _figures(run: Row) -> dict[str, Any]:
-    return {**run["accuracy"], **run["robust"], **run["lipschitz"], "lam": run["lam"]}
+    certified = {f"certified@{radius}": value for radius, value in run["certified"].items()}
+    return {**run["accuracy"], **run["robust"], **certified, **run["lipschitz"], "lam": run["lam"]}
 
 
 TABLE1_MNIST = Experiment("table1-mnist", partial(_table1_units, "mnist"), _table)
