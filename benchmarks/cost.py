@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -272,7 +273,7 @@ def peak_megabytes(step: Step, cycle: int) -> float:
     return peak / 1e6
 
 
-def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, object]]:
+def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, Any]]:
     """A step of ``clip.joint`` on the ResNet over a plain one, and a plain one of as many inputs: measured, counted."""
     inputs = batch + 2 * pairs
     steps = {
@@ -281,7 +282,7 @@ def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str
         f"clip joint, {pairs} pairs": make_step("clip joint every 1", "resnet", batch, pairs=pairs),
     }
     figures = composed_ratios(steps, [], repeats)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     operations = {}
     for name, step in steps.items():
         with FlopCounterMode(display=False) as counter:
@@ -296,6 +297,40 @@ def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str
             flush=True,
         )
     return rows
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """What a file holds, as Markdown: steps by network and batch, eager and compiled, and the cost's growth."""
+    steps = [row for row in rows if "compiled" in row]
+    parts = []
+    for compiled in (False, True):
+        chosen = [row for row in steps if row["compiled"] is compiled]
+        if not chosen:
+            continue
+        columns = list(dict.fromkeys((row["model"], row["batch"]) for row in chosen))
+        cells = {(row["variant"], row["model"], row["batch"]): row for row in chosen}
+        lines = [["compiled" if compiled else "step", *(f"{model}, {batch}" for model, batch in columns)]]
+        lines += [["---"] * len(lines[0])]
+        for variant in sorted({row["variant"] for row in chosen}, key=_order):
+            found = [cells.get((variant, *column)) for column in columns]
+            lines.append([str(variant), *("–" if row is None else _cell(row) for row in found)])
+        parts.append(lines)
+    for label in ("pairs", "width", "batch"):
+        chosen = [row for row in rows if row.get("grows") == label and row["variant"] == "clip joint"]
+        if chosen:
+            head = [label, *(str(row[label]) for row in chosen)]
+            parts.append([head, ["---"] * len(head), ["times plain", *(f"{row['ratio']:.2f}" for row in chosen)]])
+    return "\n".join("".join("| " + " | ".join(line) + " |\n" for line in lines) for lines in parts)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['milliseconds']:.4g} ms" if row["variant"] == "plain" else f"{row['ratio']:.2f}"
+
+
+def _order(variant: object) -> tuple[int, str, int]:
+    name, _, every = str(variant).partition(" every ")
+    known = ["plain", WITH_ACCURACY, "clip joint", "clip separate"]
+    return (known.index(name) if name in known else len(known), name, int(every or 0))
 
 
 def cycle_of(name: str) -> int:
@@ -315,8 +350,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="append the rows to this JSON file")
     parser.add_argument("--composed", action="store_true", help="a lazy cycle from two steps, where steps take long")
     parser.add_argument("--leave-out", default="", help="variants, separated by semicolons")
+    parser.add_argument("--show", type=Path, default=None, help="instead: the tables of such a file")
     parser.add_argument("--predicted", action="store_true", help="instead: 512 pairs against their operations (resnet)")
     options = parser.parse_args()
+    if options.show is not None:
+        print(tables(json.loads(options.show.read_text())["rows"]))
+        return
     everies = [int(part) for part in options.every.split(",")]
     forms = ("joint", "separate")
     lazy = ("every 1", "idle") if options.composed else tuple(f"every {k}" for k in everies)
@@ -324,7 +363,7 @@ def main() -> None:
     names = ["plain", WITH_ACCURACY, *(f"clip {form} {when}" for form in forms for when in lazy), *others]
     left_out = options.leave_out.split(";")
     names = [name for name in names if name not in left_out]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
 
     def measure(network: str, batch: int, variants: dict[str, Callable[[], Step]], **labels: object) -> None:
         steps = {name: make() for name, make in variants.items()}
@@ -349,12 +388,13 @@ def main() -> None:
     if options.growth:
         for size in (8, 16, 32, 64, 128, 256, 512):
             step = make("clip joint", "mlp", 128, pairs=size)
-            measure("mlp", 128, {"plain": make("plain", "mlp", 128), "clip joint": step}, pairs=size)
+            measure("mlp", 128, {"plain": make("plain", "mlp", 128), "clip joint": step}, grows="pairs", pairs=size)
         for width in (100, 400, 1600):
             variants = {name: make(name, "mlp", 128, width=width) for name in ("plain", "clip joint")}
-            measure("mlp", 128, variants, width=width)
+            measure("mlp", 128, variants, grows="width", width=width)
         for batch in (32, 128, 512, 2048):
-            measure("mlp", batch, {name: make(name, "mlp", batch) for name in ("plain", "clip joint")}, pairs=32)
+            variants = {name: make(name, "mlp", batch) for name in ("plain", "clip joint")}
+            measure("mlp", batch, variants, grows="batch")
     elif options.predicted:
         rows += predicted(options.repeats)
     else:
