@@ -498,8 +498,8 @@ _FREE = ("device", "checkpoint_every")
 
 
 def _every(steps: int) -> int:
-    """Lazily, as far as pairs still climb a thousand times or more."""
-    return min(12, max(1, steps // 1000))
+    """Lazily, as far as pairs still climb eight hundred times or more."""
+    return min(16, max(1, steps // 800))
 
 
 def _batch_size(method: str, rows: int) -> int:
