@@ -2,7 +2,10 @@
 
 import copy
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,3 +241,41 @@ def test_logits_without_a_gradient_are_refused(tmp_path, monkeypatch):
 def test_something_else_than_a_lazy_clip_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"^clip: expected a LazyCLIP, got float: cheaplip\.integrations\.lazy"):
         trainer(bert(), 0.1, tmp_path)
+
+
+TWO_PROCESSES = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+import torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from test_huggingface import LazyCLIP, bert, trainer
+
+torch.set_num_threads(1)
+model, clip = bert(), LazyCLIP(lam=0.3, target=0.4, rate=0.05, size=8)
+options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "bf16": True, "ddp_backend": "gloo"}
+trainer(model, clip, sys.argv[2], **options).train()
+
+def everywhere(values):
+    gathered = [torch.empty_like(values) for _ in range(2)]
+    dist.all_gather(gathered, values)
+    return gathered
+
+lam, pairs = clip.clip.lam, clip.clip.pairs
+one, other = everywhere(torch.cat([p.detach().flatten() for p in model.parameters()] + [lam[None]]))
+own = everywhere(pairs.u)
+said = f"equal {torch.equal(one, other)}, lam moved {bool(lam != 0.3)}"
+print(f"{said}, pairs of its own {not torch.equal(*own)}, moved {bool(pairs.age.max() > 0)}", flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_agree_on_weights_and_lam(tmp_path):
+    script = tmp_path / "fit.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(script), str(Path(__file__).parent), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal True, lam moved True, pairs of its own True, moved True") == 2, done.stdout
