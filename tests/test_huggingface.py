@@ -222,6 +222,27 @@ def test_a_loss_of_ones_own_must_call_the_trainers(tmp_path):
         training.train()
 
 
+def test_a_step_of_ones_own_must_call_the_trainers(tmp_path):
+    class Own(CLIPTrainer):
+        def training_step(self, model, *args, **kwargs):
+            return Trainer.training_step(self, model, *args, **kwargs)
+
+    message = "no training step passed CLIPTrainerMixin.training_step, so the penalty did nothing: call super().tr"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}"):
+        trainer(bert(), LazyCLIP(), tmp_path, max_steps=1, kind=Own).train()
+
+
+def test_a_frozen_model_is_refused(tmp_path):
+    class Frozen(CLIPTrainer):
+        def compute_loss(self, model, *args, **kwargs):
+            loss = super().compute_loss(model, *args, **kwargs)
+            model.requires_grad_(False)
+            return loss
+
+    with pytest.raises(RuntimeError, match=r"^no parameter of the model requires a gradient, so the penalty does noth"):
+        trainer(bert(), LazyCLIP(), tmp_path, max_steps=1, kind=Frozen).train()
+
+
 def test_before_training_there_are_no_pairs(tmp_path):
     with pytest.raises(RuntimeError, match=r"^no pairs yet: they are made from the first training batch; train for a"):
         trainer(bert(), LazyCLIP(), tmp_path).clip.clip  # noqa: B018

@@ -1,6 +1,9 @@
 """CLIP that waits for its first batch: options checked at once, states that come early, and what it refuses."""
 
+import importlib
+import inspect
 import re
+import warnings
 
 import pytest
 import torch
@@ -131,3 +134,23 @@ def test_a_state_of_other_options_is_refused():
         other.load_state_dict(lazy.state_dict())
         with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
             other(net(), X)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "package", "lacks"),
+    [
+        ("lightning.CLIPCallback", "lightning", set()),
+        ("skorch.CLIPClassifier", "skorch", {"mode"}),  # an accuracy
+        ("skorch.CLIPRegressor", "skorch", {"mode"}),  # a loss
+    ],
+)
+def test_an_adapter_has_every_option_with_its_default(adapter, package, lacks):
+    pytest.importorskip(package, reason="needs the adapter's package")
+    module, name = adapter.split(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the frameworks' own
+        found = inspect.signature(getattr(importlib.import_module(f"cheaplip.integrations.{module}"), name)).parameters
+    options = {option: p.default for option, p in inspect.signature(LazyCLIP).parameters.items()}
+    assert {option: found[option].default for option in options.keys() & found.keys()} == {
+        option: default for option, default in options.items() if option not in lacks
+    }

@@ -245,6 +245,17 @@ def test_a_part_without_gradients_is_refused(part, error, message):
         trainer(callback(model=part)).fit(make(), loader())
 
 
+def test_steps_that_pass_the_hooks_by_are_refused():
+    class Raw(Classifier):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+            optimizer_closure()
+            optimizer.optimizer.step()
+
+    message = "an epoch without a call of on_before_optimizer_step, so the penalty did nothing: in Raw.optimizer_step, "
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}"):
+        trainer(callback()).fit(make(Raw), loader())
+
+
 def test_an_optimiser_step_before_any_batch_is_refused():
     with pytest.raises(RuntimeError, match=r"^an optimiser step before any batch: CLIPCallback belongs in"):
         callback().on_before_optimizer_step(None, make(), None)

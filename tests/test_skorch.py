@@ -239,6 +239,15 @@ def test_a_module_without_gradients_is_refused(module, error, message):
         net.fit(X, Y)
 
 
+def test_a_loss_of_ones_own_must_call_the_estimators():
+    class Own(CLIPClassifier):
+        def get_loss(self, y_pred, y_true, *args, **kwargs):
+            return nn.functional.cross_entropy(y_pred, y_true)
+
+    with pytest.raises(RuntimeError, match=r"^a training step that did not pass Own's get_loss, so the penalty did no"):
+        Own(Net, **OPTIONS).fit(X, Y)
+
+
 def test_a_box_is_refused():
     with pytest.raises(TypeError, match=r"^domain: expected \(low, high\), got a Box: skorch keeps no modules among"):
         CLIPClassifier(Net, domain=Box(0.0, 1.0))

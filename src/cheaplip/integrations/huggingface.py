@@ -103,6 +103,20 @@ class CLIPTrainerMixin:
         self.clip = clip
         self._inputs: dict[str, Any] | None = None
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's training.
+
+        Raises:
+            RuntimeError: at its end, if the penalty did nothing.
+        """
+        result = super().train(*args, **kwargs)  # type: ignore[misc]
+        if not self.clip.get_extra_state():
+            raise RuntimeError(
+                f"no training step passed CLIPTrainerMixin.training_step, so the penalty did nothing: call "
+                f"super().training_step in {type(self).__name__}'s"
+            )
+        return result
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:

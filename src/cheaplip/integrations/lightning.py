@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cheaplip.clip import Aggregate
 from cheaplip.discrepancy import Mode
 from cheaplip.domain import Box
 from cheaplip.integrations.lazy import LazyCLIP
+from cheaplip.pairs import Step
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -44,7 +46,7 @@ class CLIPCallback(Callback):
     ``clip/largest``.
 
     Args:
-        lam, target, mode, rate, smoothing, domain, size, every: as in :class:`LazyCLIP`.
+        lam, target, mode, rate, smoothing, domain, size, step, aggregate, every: as in :class:`LazyCLIP`.
         monitor: the metric for the target: a key of the dictionary that ``training_step`` returns, or the name under
             which it logs each step. It costs nothing there, as the output is at hand; so none is computed here.
         inputs: from a batch to its inputs, (B, *input).
@@ -69,6 +71,8 @@ class CLIPCallback(Callback):
         smoothing: float = 0.99,
         domain: Box | None = None,
         size: int = 32,
+        step: Step = "power",
+        aggregate: Aggregate = "softmax",
         every: int = 1,
         monitor: str = "train_acc",
         inputs: Callable[[Any], Tensor] = first_of_batch,
@@ -82,6 +86,8 @@ class CLIPCallback(Callback):
             smoothing=smoothing,
             domain=domain,
             size=size,
+            step=step,
+            aggregate=aggregate,
             every=every,
         )
         self.monitor = monitor
@@ -136,6 +142,18 @@ class CLIPCallback(Callback):
             self.penalty.observe(metric, pace=1 / trainer.accumulate_grad_batches)
         pl_module.log("clip/lam", self.penalty.clip.lam.clone())
         pl_module.log("clip/largest", self.penalty.clip.largest.clone())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse an epoch in which the penalty did nothing.
+
+        Raises:
+            RuntimeError: no step of the optimiser passed Lightning's hooks.
+        """
+        if not self.penalty.built:
+            raise RuntimeError(
+                f"an epoch without a call of on_before_optimizer_step, so the penalty did nothing: in "
+                f"{type(pl_module).__name__}.optimizer_step, call the optimizer that it is given, which knows the hooks"
+            )
 
     def _metric(self, trainer: Trainer, outputs: Any) -> Tensor:
         if isinstance(outputs, Mapping) and self.monitor in outputs:

@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cheaplip.clip import Aggregate
 from cheaplip.discrepancy import Mode
 from cheaplip.domain import Box
 from cheaplip.integrations.lazy import LazyCLIP
+from cheaplip.pairs import Step
 
 try:
     from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
@@ -22,14 +24,34 @@ __all__ = ["CLIPClassifier", "CLIPRegressor"]
 class _CLIPNet(NeuralNet):
     """The penalty joins the training loss; after each batch λ moves by what is at hand: output and labels."""
 
-    lam: float
-    target: float | None
-    rate: float
-    smoothing: float
-    domain: tuple[Any, Any] | None
-    size: int
-    every: int
     _mode: Mode
+    _criterion: type[nn.Module]
+
+    def __init__(
+        self,
+        module: Any,
+        *args: Any,
+        lam: float = 0.1,
+        target: float | None = None,
+        rate: float = 0.01,
+        smoothing: float = 0.99,
+        domain: tuple[Any, Any] | None = None,
+        size: int = 32,
+        step: Step = "power",
+        aggregate: Aggregate = "softmax",
+        every: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, *args, **{"criterion": self._criterion, **kwargs})
+        self.lam = lam
+        self.target = target
+        self.rate = rate
+        self.smoothing = smoothing
+        self.domain = _checked(domain)
+        self.size = size
+        self.step = step
+        self.aggregate = aggregate
+        self.every = every
 
     def initialize_module(self) -> "_CLIPNet":
         super().initialize_module()
@@ -41,6 +63,8 @@ class _CLIPNet(NeuralNet):
             smoothing=self.smoothing,
             domain=None if self.domain is None else Box(*self.domain),
             size=self.size,
+            step=self.step,
+            aggregate=self.aggregate,
             every=self.every,
         )
         return self
@@ -51,7 +75,14 @@ class _CLIPNet(NeuralNet):
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         super().on_batch_end(net, batch=batch, training=training, **kwargs)
-        if training and self.target is not None:
+        if not training:
+            return
+        if not self.clip_.built:
+            raise RuntimeError(
+                f"a training step that did not pass {type(self).__name__}'s get_loss, so the penalty did nothing: call "
+                "super().get_loss in yours"
+            )
+        if self.target is not None:
             x, y = unpack_data(batch)
             with torch.no_grad():
                 self.clip_.observe(self._metric(kwargs["y_pred"], to_tensor(y, self.device), x))
@@ -75,13 +106,15 @@ class CLIPClassifier(_CLIPNet, NeuralNetClassifier):
     Args:
         module, criterion: as skorch's; the criterion is cross-entropy unless you say otherwise.
         *args, **kwargs: skorch's others.
-        lam, target, rate, smoothing, size, every: as in :class:`cheaplip.integrations.lazy.LazyCLIP`, the target
-            being the accuracy of training batches; ``lam=0`` without a target is training without CLIP.
+        lam, target, rate, smoothing, size, step, aggregate, every: as in
+            :class:`cheaplip.integrations.lazy.LazyCLIP`, the target being the accuracy of training batches; ``lam=0``
+            without a target is training without CLIP.
         domain: (low, high) of the :class:`Box` inputs live in, numbers or arrays (skorch keeps no modules among its
             parameters). None: all of space.
 
     Raises:
         ValueError: at ``fit``: an option is out of range, or λ cannot move from where it starts.
+        RuntimeError: at ``fit``: the penalty would do nothing.
 
     Example:
         >>> import numpy
@@ -93,29 +126,7 @@ class CLIPClassifier(_CLIPNet, NeuralNetClassifier):
     """
 
     _mode = "max"
-
-    def __init__(
-        self,
-        module: Any,
-        *args: Any,
-        criterion: Any = nn.CrossEntropyLoss,
-        lam: float = 0.1,
-        target: float | None = None,
-        rate: float = 0.01,
-        smoothing: float = 0.99,
-        domain: tuple[Any, Any] | None = None,
-        size: int = 32,
-        every: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(module, *args, criterion=criterion, **kwargs)
-        self.lam = lam
-        self.target = target
-        self.rate = rate
-        self.smoothing = smoothing
-        self.domain = _checked(domain)
-        self.size = size
-        self.every = every
+    _criterion = nn.CrossEntropyLoss
 
     def _metric(self, y_pred: Any, y: Tensor, x: Any) -> Tensor:
         output = y_pred[0] if isinstance(y_pred, tuple) else y_pred
@@ -128,12 +139,14 @@ class CLIPRegressor(_CLIPNet, NeuralNetRegressor):
 
     Args:
         module, *args, **kwargs: as skorch's.
-        lam, target, rate, smoothing, size, every: as in :class:`cheaplip.integrations.lazy.LazyCLIP`, the target
-            being the criterion's value on training batches, met from below (Morozov's principle).
+        lam, target, rate, smoothing, size, step, aggregate, every: as in
+            :class:`cheaplip.integrations.lazy.LazyCLIP`, the target being the criterion's value on training batches,
+            met from below (Morozov's principle).
         domain: as in :class:`CLIPClassifier`.
 
     Raises:
         ValueError: at ``fit``: an option is out of range, or λ cannot move from where it starts.
+        RuntimeError: at ``fit``: the penalty would do nothing.
 
     Example:
         >>> import numpy
@@ -144,28 +157,7 @@ class CLIPRegressor(_CLIPNet, NeuralNetRegressor):
     """
 
     _mode = "min"
-
-    def __init__(
-        self,
-        module: Any,
-        *args: Any,
-        lam: float = 0.1,
-        target: float | None = None,
-        rate: float = 0.01,
-        smoothing: float = 0.99,
-        domain: tuple[Any, Any] | None = None,
-        size: int = 32,
-        every: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(module, *args, **kwargs)
-        self.lam = lam
-        self.target = target
-        self.rate = rate
-        self.smoothing = smoothing
-        self.domain = _checked(domain)
-        self.size = size
-        self.every = every
+    _criterion = nn.MSELoss
 
     def _metric(self, y_pred: Any, y: Tensor, x: Any) -> Tensor:
         loss: Tensor = super().get_loss(y_pred, y, x, training=False)
