@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,14 +41,47 @@ def test_pt2_equals_the_model(trained, expected, capsys):
 
 
 def test_onnx_equals_the_model(trained, expected):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     assert run(["export", str(trained.path), "--format", "onnx"]) == 0
     x, logits = expected
-    session = onnxruntime.InferenceSession(trained.path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(trained.path / "model.onnx")
     for rows in (1, 7):
         (answer,) = session.run(["logits"], {"input": x[:rows].numpy()})
         torch.testing.assert_close(torch.from_numpy(answer), logits[:rows], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_a_regression_answers_in_the_labels_units(kind, tmp_path, monkeypatch):
+    if kind == "onnx":
+        for package in ("onnxruntime", "onnxscript"):
+            pytest.importorskip(package, reason="needs the extra onnx")
+    monkeypatch.chdir(tmp_path)
+    x = 1000 * np.random.default_rng(0).random((200, 3))
+    rows = [f"{a},{b},{c},{a + 2 * b}" for a, b, c in x]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c,price", *rows]))
+    options = ["--label", "price", "--task", "regression", "--target", "300", "--epochs", "1", "--model", "mlp:8"]
+    assert run(["train", "table.csv", *options, "--probe", "0", "--search", "8", "--out", "run"]) == 0
+    path = export(RunFolder(tmp_path / "run"), kind)
+    data = load("table.csv", label="price", task="regression", scaling="standard")
+    trained = RunFolder(tmp_path / "run")
+    model = load_trained(trained, from_json(trained.read_json("config.json")), data)
+    raw = data.scaling.inverse(data.test.x)
+    if kind == "pt2":
+        answer = torch.export.load(path).module()(raw)
+    else:
+        session = onnxruntime_session(path)
+        answer = torch.from_numpy(session.run(["predictions"], {"input": raw.numpy()})[0])
+    torch.testing.assert_close(answer, model(data.test.x).detach(), rtol=1e-4, atol=0.1)
+    assert answer.mean() > 500
+    card = trained.read_json("model-card.json")
+    assert card["output"] == {"shape": ["batch", 1], "meaning": "predictions, in the labels' units"}
+
+
+def onnxruntime_session(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def test_the_model_card_says_what_it_is(trained):

@@ -25,8 +25,9 @@ _TOLERANCE = 1e-4  # of the largest logit; another runtime sums in another order
 def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - the word of the command line
     r"""Write ``model.pt2`` or ``model.onnx`` and ``model-card.json`` into a run's folder.
 
-    The file takes inputs (B, \*shape), any B, as they came, and gives logits (B, classes): where training scaled the
-    features, the file does so itself. It is read back, and refused unless its outputs equal the model's.
+    The file takes inputs (B, \*shape), any B, as they came, and gives logits (B, classes) or predictions (B, k): where
+    training scaled the features, the file does so itself. It is read back, and refused unless its outputs equal the
+    model's.
 
     Args:
         folder: a finished run.
@@ -53,7 +54,7 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
     path = folder.path / f"model.{format}"
     try:
         with torch.no_grad():
-            answers = (_write_pt2 if format == "pt2" else _write_onnx)(model, x, path)
+            answers = _write_pt2(model, x, path) if format == "pt2" else _write_onnx(model, x, path, data.task.output)
             expected = model(x)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise RunError(f"cannot export the model of {folder.path} as {format}: {str(error).splitlines()[0]}") from error
@@ -84,7 +85,7 @@ def _write_pt2(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Te
     return loaded
 
 
-def _write_onnx(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
+def _write_onnx(model: nn.Module, x: Tensor, path: Path, output: str) -> Callable[[Tensor], Tensor]:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(f"export to onnx needs {', '.join(missing)}: pip install 'cheaplip[onnx]'")
@@ -101,7 +102,7 @@ def _write_onnx(model: nn.Module, x: Tensor, path: Path) -> Callable[[Tensor], T
             external_data=False,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["input"],
-            output_names=["logits"],
+            output_names=[output],
         )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])

@@ -33,6 +33,7 @@ class Classification(Task):
     methods = METHODS
     mode = "max"
     figure = "accuracy"
+    output = "logits"
     meaning = "logits"
     claim = (
         "An input is certified at ε if no input\nof that domain within Euclidean distance ε is classified differently."

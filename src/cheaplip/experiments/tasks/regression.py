@@ -67,6 +67,7 @@ class Regression(Task):
     methods = ("plain", "weight", "clip", "adversarial", "clip+certified")
     mode = "min"
     figure = "rmse"
+    output = "predictions"
     meaning = "predictions, in the labels' units"
     claim = (
         "The certified error at ε is\n"

@@ -34,6 +34,7 @@ class Task(ABC):
         methods: of training, those that apply.
         mode: "max" where the controller's metric should be large.
         figure: name of the main one, in ``metrics.json``.
+        output: its name in an exported file.
         meaning: of an output.
         claim: what a certified figure says, a sentence.
         target: the default of ``--target``; None: there is none, it must be said.
@@ -43,6 +44,7 @@ class Task(ABC):
     methods: ClassVar[tuple[str, ...]]
     mode: ClassVar[Mode]
     figure: ClassVar[str]
+    output: ClassVar[str]
     meaning: ClassVar[str]
     claim: ClassVar[str]
     target: ClassVar[float | None]
