@@ -128,6 +128,20 @@ def test_a_looser_target_gives_a_flatter_model(finished, here, tmp_path):
     assert loose["rmse"]["train"] > tight["rmse"]["train"]
 
 
+def test_the_target_can_be_met_on_validation_data(here, tmp_path):
+    options = ["--target", "30", "--target-on", "validation", "--epochs", "40", *TINY, "--out", str(tmp_path / "run")]
+    assert run(["train", *DATA, *options]) == 0
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["validation_rmse"] == pytest.approx(30, rel=0.05)
+    lam = [line["lam"] for line in history]
+    for line, before, after in zip(history, lam, lam[1:], strict=False):  # by one epoch's figure alone
+        assert 0.99 * math.exp(-0.5) < after / before < 1.01 * math.exp(0.5)
+        if line["validation_rmse"] > 30:
+            assert after <= before
+    command = json.loads((tmp_path / "run" / "command.json").read_text())["command"]
+    assert "--target-on validation" in command
+
+
 def test_errors_grow_with_noise_and_under_attack_and_stay_within_the_certificate(here, finished, capsys):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert run(["evaluate", str(finished), "--epsilon", "0.05,0.2", "--json"]) == 0
@@ -270,13 +284,22 @@ def test_a_standardised_network_has_one_scale_for_all_outputs():
     assert outer_bracket.upper == pytest.approx(scale * inner_bracket.upper, rel=1e-6)
 
 
-def test_an_interrupted_regression_continues_bit_for_bit(here, tmp_path):
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_an_interrupted_regression_continues_bit_for_bit(part, here, tmp_path):
     from cheaplip.experiments.config import TrainConfig
     from cheaplip.experiments.runs import RunFolder
     from cheaplip.experiments.training import Interrupted, train
 
     config = TrainConfig(
-        data="table.csv", label="price", task="regression", target=25, epochs=2, model="mlp:8", probe=0, search=4
+        data="table.csv",
+        label="price",
+        task="regression",
+        target=25,
+        target_on=part,
+        epochs=3,
+        model="mlp:8",
+        probe=0,
+        search=4,
     )
     data = load("table.csv", label="price", task="regression")
     whole = train(config, data, RunFolder(tmp_path / "whole"))

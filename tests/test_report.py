@@ -209,6 +209,14 @@ def test_the_headline_claims_no_more_than_the_figures(rows, sentence, tmp_path):
     assert re.fullmatch(sentence, told(tmp_path, rows).sentence)
 
 
+def test_a_target_missed_on_validation_data_is_told(tmp_path):
+    write(tmp_path / "metrics.json", row("clip", accuracy={"train": 0.99, "validation": 0.95, "test": 0.9}))
+    write(tmp_path / "config.json", {"data": "mnist", "method": "clip", "target": 0.98, "target_on": "validation"})
+    study = read_study(tmp_path)
+    details = headline(study, groups(study), columns(study)).details
+    assert any("on its validation data, 98.0\u202f% wanted." in detail for detail in details)
+
+
 def test_a_missed_target_is_told(tmp_path):
     accuracy = {"train": 0.9, "test": 0.9}
     details = told(tmp_path, [row("plain"), row("clip", accuracy=accuracy)]).details

@@ -91,6 +91,22 @@ def test_a_missed_target_is_told(tmp_path):
     assert "CLIP missed its target: off by 31.0 on its training data, 20.0 was wanted." in told(tmp_path).details
 
 
+def test_a_target_on_validation_data_is_told_and_drawn_there(study):
+    config = study / "clip-seed0" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "target_on": "validation"}))
+    assert "CLIP missed its target: off by 23.0 in price on its validation data, 20.0 in price was wanted." in " ".join(
+        told(study).details
+    )
+    page = write_report(study).read_text()
+    plots = re.findall(r"Line plot over epochs, (RMSE[^:]*):([^\"]*)", page[: page.index("<script>")])
+    assert [(title, "target 20" in text) for title, text in plots] == [
+        ("RMSE in training", False),
+        ("RMSE on validation data", True),
+    ]
+    found = read_study(study)
+    assert [column.path for column in columns(found)][1:3] == [("rmse", "train"), ("rmse", "validation")]
+
+
 def test_the_page_shows_errors_and_says_what_is_missing_and_why(study):
     page = write_report(study).read_text()
     text = page[: page.index("<script>")]

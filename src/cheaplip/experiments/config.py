@@ -17,7 +17,9 @@ from cheaplip.experiments.scaling import Scaling
 from cheaplip.experiments.tasks import TASKS
 from cheaplip.pairs import Start, Step
 
-__all__ = ["ConfigError", "TrainConfig", "check_choice", "from_json"]
+__all__ = ["ConfigError", "TargetOn", "TrainConfig", "check_choice", "from_json"]
+
+TargetOn = Literal["train", "validation"]
 
 
 class ConfigError(ValueError):
@@ -60,6 +62,8 @@ class TrainConfig:
     target: float | Literal["unset"] | None = "unset"
     """training accuracy that λ is steered to, in (0, 1), unset: 0.98; for regression the training error (RMSE) in the
     label's units, such as the size of its noise; None keeps λ fixed"""
+    target_on: TargetOn = "train"
+    """the part of the data whose accuracy or error meets the target: train, step by step, or validation, by epoch"""
     epochs: int | None = None
     """passes over the training data; unset: 20 for certified, 100 for regression, else 30"""
     batch_size: int | None = None
@@ -144,6 +148,7 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
+        check_choice("target_on", self.target_on, get_args(TargetOn))
         if isinstance(self.target, str) and self.target != "unset":
             raise ConfigError(f"target: expected a number or None, got {self.target!r}")
         if isinstance(self.target, int | float) and (wrong := task.check_target(self.target)):

@@ -12,6 +12,8 @@ __all__ = ["check_target", "controller"]
 
 _SLOW = 0.5  # weights shrink slowly, so μ moves slower than λ and looks further ahead
 _LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's figure is mostly noise
+_ADDED = 1e-3  # to λ in a step, by the additive rule
+_EPOCH_RATE = 0.5  # largest change of log λ where it moves by the epoch
 _GAIN = 0.8  # the figure improves by itself as the rate falls: λ leans against it at once
 
 
@@ -26,7 +28,8 @@ def controller(
 ) -> DiscrepancyPrinciple | None:
     """What steers ``penalty``; None where there is nothing to steer, or no target.
 
-    λ's speed follows the length of the run: thirty memories of the moving average, or more.
+    λ's speed follows the length of the run: thirty memories of the moving average, or more. On validation data it moves
+    once an epoch, by that epoch's figure alone.
 
     Args:
         penalty: with its λ.
@@ -41,8 +44,21 @@ def controller(
     if penalty is None or config.steered_to is None:
         return None
     goal = task.goal(config.steered_to, y)
+    by_epoch = config.target_on == "validation"
     if config.rule == "additive":
-        return DiscrepancyPrinciple(penalty, goal, mode=task.mode, rule="additive", rate=config.rate or 1e-3)
+        rate = config.rate or _ADDED * (total_steps / config.resolved_epochs if by_epoch else 1)
+        return DiscrepancyPrinciple(penalty, goal, mode=task.mode, rule="additive", rate=rate)
+    bounds = (1e-3 * config.resolved_lam, 1e3 * config.resolved_lam)
+    if by_epoch:
+        return DiscrepancyPrinciple(
+            penalty,
+            goal,
+            mode=task.mode,
+            rate=config.rate or _EPOCH_RATE,
+            smoothing=0.0,
+            width=task.width(goal),
+            bounds=bounds,
+        )
     memory = min(100.0, max(10.0, total_steps / 30))
     slow = config.method == "weight"
     return DiscrepancyPrinciple(
@@ -54,5 +70,5 @@ def controller(
         damping=3 / _SLOW if slow else 3.0,
         smoothing=1 - 1 / memory,
         width=task.width(goal),
-        bounds=(1e-3 * config.resolved_lam, 1e3 * config.resolved_lam),
+        bounds=bounds,
     )

@@ -26,8 +26,9 @@ from cheaplip.experiments.processes import agreed, broadcast, gathered, hold_all
 from cheaplip.experiments.runs import RunError, RunFolder, versions
 from cheaplip.experiments.steering import controller
 from cheaplip.experiments.subjects import untrained
+from cheaplip.experiments.tasks.task import answers
 from cheaplip.experiments.tracking import Tracker, pictures, tracked
-from cheaplip.modes import refuse_batch_dependent_layers
+from cheaplip.modes import evaluation_mode, refuse_batch_dependent_layers
 from cheaplip.pairs import PairSet
 
 __all__ = ["DivergedError", "Interrupted", "Progress", "Training", "hold_out", "train"]
@@ -165,6 +166,9 @@ class Training:
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
 
+    def _pace(self) -> float:
+        return min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
+
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
         """Train to the end of the epoch, or until ``on_step`` returns True; returns whether it got to the end.
 
@@ -195,10 +199,8 @@ class Training:
                 self.multipliers.step()
             with torch.no_grad():
                 score = share * self.task.score(output, y)
-                if self.controller is not None:
-                    self.controller.step(
-                        score, pace=min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
-                    )
+                if self.controller is not None and self.config.target_on == "train":
+                    self.controller.step(score, pace=self._pace())
                 self.sums[0] += share * fit.detach()
                 self.sums[1] += score
                 if position >= late and isinstance(penalty, CLIP):
@@ -230,10 +232,20 @@ class Training:
         line = self._line(*sums) if leads() else {}
         self._hold_own()
         self.epoch += 1
+        if self.config.target_on == "validation" and self.epoch < self.config.resolved_epochs:
+            self._steer_by_validation()
         self._start_epoch()
         if line:
             self.history.append(line)
         return line
+
+    def _steer_by_validation(self) -> None:
+        """Move λ by the figure of the validation data, the same in every process."""
+        if self.controller is not None:
+            x, y = self.data.validation
+            with evaluation_mode(self.inner):
+                score = self.task.score(answers(self.inner, x), self.task.trained_on(y, self.model))
+            self.controller.step(score, pace=self._pace())
 
     def _line(self, loss: float, score: float, largest: float, late: float) -> dict[str, Any]:
         data, penalty = self.data, self.objective.penalty

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cheaplip.report.kind import Kind
 from cheaplip.report.read import Study
 from cheaplip.report.table import Cell, Column, Group, cell
-from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, radius
+from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, part, radius
 
 __all__ = ["error_sentences"]
 
@@ -50,11 +50,11 @@ def error_sentences(
     if quotient := next((c for c in columns if c.path == ("lipschitz", "lower")), None):
         told = [figure(found.mean) for group in (hero, rival) if group and (found := cell(quotient, group.runs))]
         details.append(f"Largest quotient found, output change per input change: {' against '.join(told)}.")
-    train = next((c for c in columns if c.path == (kind.section, "train")), None)
-    seen = cell(train, hero.runs) if train and hero.target is not None else None
+    aimed = next((c for c in columns if c.path == (kind.section, hero.target_on)), None)
+    seen = cell(aimed, hero.runs) if aimed and hero.target is not None else None
     if seen and hero.target is not None and seen.mean > hero.target * (1 + _MISSED):
         details.append(
-            f"{_start(titles[0])} missed its target: off by {kind.tell(seen.mean)} on its training data, "
+            f"{_start(titles[0])} missed its target: off by {kind.tell(seen.mean)} on its {part(hero.target_on)} data, "
             f"{kind.tell(hero.target)} was wanted."
         )
     return sentence, tuple(details)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from cheaplip.report.errors import error_sentences
 from cheaplip.report.read import Study, number, section
 from cheaplip.report.table import Cell, Column, Group, cell
-from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, percent, radius, strength
+from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, part, percent, radius, strength
 
 __all__ = ["Headline", "headline", "telling"]
 
-_TEST, _TRAIN, _LOWER = ("accuracy", "test"), ("accuracy", "train"), ("lipschitz", "lower")
+_TEST, _LOWER = ("accuracy", "test"), ("lipschitz", "lower")
 _SAME = 0.01  # accuracies closer than a point are told as equal
 _MISSED = 0.02  # and a target missed by more than two is told
 
@@ -157,12 +157,12 @@ def _pair(rows: Sequence[Group], held: dict[str, Cell]) -> tuple[Group | None, G
 
 
 def _missed(rows: Sequence[Group], columns: dict[tuple[str, ...], Column]) -> tuple[str, ...]:
-    train = columns.get(_TRAIN)
     return tuple(
-        f"{_title(group)} missed its target: {percent(found.mean)} on its training data, {percent(group.target)} "
-        "wanted. Train longer, or lower the target."
+        f"{_title(group)} missed its target: {percent(found.mean)} on its {part(group.target_on)} data, "
+        f"{percent(group.target)} wanted. Train longer, or lower the target."
         for group in rows
-        if train and group.target is not None and (found := cell(train, group.runs))
+        if (aimed := columns.get(("accuracy", group.target_on))) and group.target is not None
+        if (found := cell(aimed, group.runs))
         if found.mean < group.target - _MISSED
     )
 

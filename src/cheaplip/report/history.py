@@ -16,7 +16,10 @@ _WIDE = 100  # and from which only powers of ten are labelled
 
 def training(rows: Sequence[Group], kind: Kind) -> list[Figure]:
     """Accuracies or errors, loss, λ and largest quotient over the epochs, as far as the histories hold them."""
-    targets = sorted({group.target for group in rows if group.target is not None})
+    targets: dict[str, list[float]] = {
+        part: sorted({group.target for group in rows if group.target is not None and group.target_on == part})
+        for part in ("train", "validation")
+    }
     name = f"{kind.noun[0].upper()}{kind.noun[1:]}"
     plots = [
         _history(
@@ -24,7 +27,7 @@ def training(rows: Sequence[Group], kind: Kind) -> list[Figure]:
             f"{name} in training",
             kind.axis("training"),
             (f"train_{kind.section}",),
-            targets=targets,
+            targets=targets["train"],
             scale=kind.scale,
         ),
         _history(
@@ -32,6 +35,7 @@ def training(rows: Sequence[Group], kind: Kind) -> list[Figure]:
             f"{name} on validation data",
             kind.axis("validation"),
             (f"validation_{kind.section}",),
+            targets=targets["validation"],
             scale=kind.scale,
         ),
         _history(rows, "Loss", "loss (÷ the labels’ variance)" if kind.errors else "loss (nats)", ("loss",)),

@@ -50,6 +50,11 @@ class Run:
         return number(self.row.get("target", self.config.get("target")))
 
     @property
+    def target_on(self) -> str:
+        """The part of the data on which the target was to be met: train or validation."""
+        return "validation" if self.config.get("target_on") == "validation" else "train"
+
+    @property
     def seed(self) -> str:
         """Its seed, ``"?"`` where unknown."""
         seed = self.row.get("seed", self.config.get("seed"))

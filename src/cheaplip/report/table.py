@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cheaplip.report.read import Run, Study, number, section
-from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, radius, strength
+from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, part, radius, strength
 
 __all__ = ["Cell", "Column", "Group", "cell", "columns", "groups"]
 
@@ -65,6 +65,11 @@ class Group:
         """What its λ was steered to."""
         return self.runs[0].target
 
+    @property
+    def target_on(self) -> str:
+        """The part of the data on which it was to be met: train or validation."""
+        return self.runs[0].target_on
+
 
 _KNOWN = {"plain": ("--s0", "circle"), "clip": ("--s1", "square")}  # the first of each method
 _COLORS = ("--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s1")
@@ -99,8 +104,9 @@ def columns(study: Study) -> list[Column]:
     kind = study.kind
     write, better = kind.write, kind.better
     test = Column((kind.section, "test"), "test", kind.head, write, better)
+    aimed = dict.fromkeys(["train", *(run.target_on for run in study.runs)])
     others = [
-        Column((kind.section, "train"), "training", kind.head, write, better),
+        *(Column((kind.section, each), part(each), kind.head, write, better) for each in aimed),
         Column(("mae", "test"), "test", kind.head.replace(kind.noun, "MAE"), write, better),
         *(Column(("robust", key), attack_title(robust[key][0]), _size(*robust[key]), write, better) for key in ordered),
         *(Column(("certified", key), "certified", f"ε = {radius(value)}", write, better) for key, value in certified),

@@ -1,6 +1,6 @@
 """How numbers, attacks and methods are written."""
 
-__all__ = ["attack_key", "attack_title", "figure", "is_noise", "percent", "radius", "spread", "strength"]
+__all__ = ["attack_key", "attack_title", "figure", "is_noise", "part", "percent", "radius", "spread", "strength"]
 
 _ATTACKS = {
     "autoattack": "AutoAttack",
@@ -35,6 +35,11 @@ def strength(name: str) -> int:
     """Attacks in order, strongest first; unknown ones before noise, which is no worst case."""
     order = list(_ATTACKS)
     return 2 * order.index(name) if name in order else 2 * order.index("noise") - 1
+
+
+def part(name: str) -> str:
+    """A part of the data, before the word data."""
+    return "training" if name == "train" else name
 
 
 def percent(value: float) -> str:
