@@ -246,6 +246,18 @@ def test_lam_waits_longer_before_the_target_is_first_met():
     assert before > after > 0
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_lam_falls_reluctantly_until_the_target_is_first_met(mode):
+    missed, met = (0.1, 0.95) if mode == "max" else (0.95, 0.1)
+    penalty, controller = controlled(0.5, mode=mode, smoothing=0.0, damping=0.0, reluctance=4.0, rate=0.1, lam=1.0)
+    moves = []
+    for metric in (missed, met, missed):
+        before = math.log(penalty.lam.item())
+        controller.step(metric)
+        moves.append(math.log(penalty.lam.item()) - before)
+    assert moves == pytest.approx([-0.1 / 4, 0.1, -0.1], abs=1e-5)
+
+
 def test_lam_never_rises_while_the_metric_is_below_the_target():
     assert all(change <= 0 for error, change in recover(100.0) if error < 0)
 
@@ -482,6 +494,8 @@ def test_what_was_collected_survives_a_checkpoint():
         (0.9, {"smoothing": -0.1}, "smoothing: expected a number in [0, 1), got -0.1"),
         (0.9, {"damping": -1.0}, "damping and warmup: expected finite numbers of at least 0, got -1.0 and 0"),
         (0.9, {"warmup": -1}, "damping and warmup: expected finite numbers of at least 0, got 3.0 and -1"),
+        (0.9, {"reluctance": 0.5}, "reluctance: expected a finite number of at least 1, got 0.5"),
+        (0.9, {"reluctance": math.inf}, "reluctance: expected a finite number of at least 1, got inf"),
         (0.9, {"bounds": (1.0, 0.5)}, "bounds: expected 0 <= smallest < largest, got (1.0, 0.5)"),
         (0.9, {"bounds": (-1.0, 0.5)}, "bounds: expected 0 <= smallest < largest, got (-1.0, 0.5)"),
         (0.9, {"bounds": (0.1, math.nan)}, "bounds: expected 0 <= smallest < largest, got (0.1, nan)"),

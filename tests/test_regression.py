@@ -128,6 +128,26 @@ def test_a_looser_target_gives_a_flatter_model(finished, here, tmp_path):
     assert loose["rmse"]["train"] > tight["rmse"]["train"]
 
 
+def test_a_short_run_does_not_end_as_a_constant(here, tmp_path):
+    options = ["--target", "25", "--epochs", "5", "--seed", "2", "--probe", "0", "--search", "16"]
+    assert run(["train", *DATA, *options, "--out", str(tmp_path / "run")]) == 0
+    assert 0.8 * 25 < json.loads((tmp_path / "run" / "metrics.json").read_text())["rmse"]["train"] < 1.1 * 25
+
+
+def test_a_run_that_meets_its_target_late_does_not_end_unregularised(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="needs the extra cli, for a table")
+    from sklearn.datasets import load_diabetes
+
+    monkeypatch.chdir(tmp_path)
+    x, y = load_diabetes(return_X_y=True)
+    np.savez("diabetes.npz", x=20 * x, y=y)
+    options = ["--target", "50", "--epochs", "30", "--seed", "1", "--probe", "0", "--search", "16", "--out", "run"]
+    assert run(["train", "diabetes.npz", "--task", "regression", *options]) == 0
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert next(line["epoch"] for line in history if line["train_rmse"] < 50) > 10
+    assert 0.8 * 50 < history[-1]["train_rmse"] < 1.1 * 50
+
+
 def test_the_target_can_be_met_on_validation_data(here, tmp_path):
     options = ["--target", "30", "--target-on", "validation", "--epochs", "40", *TINY, "--out", str(tmp_path / "run")]
     assert run(["train", *DATA, *options]) == 0

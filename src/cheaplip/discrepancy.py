@@ -44,6 +44,8 @@ class DiscrepancyPrinciple:
             target has been met; 0 leaves the accumulated part alone.
         damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
         warmup: steps at the start during which λ is held.
+        reluctance: how much slower than by ``rate`` λ falls until the target is first met, 1 or more (multiplicative
+            rule): where plain training takes long to meet it, that is not λ's doing.
         bounds: smallest and largest λ.
 
     Raises:
@@ -76,6 +78,7 @@ class DiscrepancyPrinciple:
         gain: float = 0.0,
         damping: float = 3.0,
         warmup: int = 0,
+        reluctance: float = 1.0,
         bounds: tuple[float, float] | None = None,
     ) -> None:
         lam = getattr(penalty, "lam", None)
@@ -105,6 +108,8 @@ class DiscrepancyPrinciple:
             raise ValueError(f"damping and warmup: expected finite numbers of at least 0, got {damping} and {warmup}")
         if not 0 <= gain < math.inf:
             raise ValueError(f"gain: expected a finite number of at least 0, got {gain}")
+        if not 1 <= reluctance < math.inf:
+            raise ValueError(f"reluctance: expected a finite number of at least 1, got {reluctance}")
         if not 0 <= bounds[0] < bounds[1]:
             raise ValueError(f"bounds: expected 0 <= smallest < largest, got {bounds}")
         if rule == "multiplicative" and (bounds[0] <= 0 or not float(lam) > 0):
@@ -122,6 +127,7 @@ class DiscrepancyPrinciple:
         self.gain = gain
         self.damping = damping
         self.warmup = warmup
+        self.reluctance = reluctance
         self.bounds = bounds
         starts = {"steps": 0.0, "lean": 0.0, "sum": 0.0, "collected": 0.0}
         self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
@@ -193,6 +199,8 @@ class DiscrepancyPrinciple:
             ahead = torch.addcmul(error, trend, torch.where(state["met"], constants["damping"], constants["patience"]))
             low, high = error.clamp(-self.width, 0.0), error.clamp(0.0, self.width)
             change, speed = ahead.clamp(low, high), self.rate / self.width  # a gap that the trend closes is no gap
+            if self.reluctance > 1:
+                change = torch.where(state["met"].logical_or(change > 0), change, change / self.reluctance)
             if self.gain > 0:
                 live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
                 lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])

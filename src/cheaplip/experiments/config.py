@@ -75,7 +75,7 @@ class TrainConfig:
     weight_decay: float = 2e-5
     """of SGD, for every method alike but certified, which has none; 0 switches it off"""
     lam: float | None = None
-    """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise"""
+    """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise, 0.02 for regression"""
     margin: float | None = None
     """certified: lead of the class in units of the bound, √2 times a radius; unset: 0.45 times the data's epsilon"""
     mu: float = 1e-3
@@ -225,6 +225,8 @@ class TrainConfig:
             return self.mu
         if self.lam is not None:
             return self.lam
+        if self.task == "regression":  # from more, a network may become a constant before it has learnt anything
+            return 0.02
         return 0.5 if self.model == "linear" or self.model.startswith("mlp:") else 0.05
 
     @property

@@ -70,5 +70,6 @@ def controller(
         damping=3 / _SLOW if slow else 3.0,
         smoothing=1 - 1 / memory,
         width=task.width(goal),
+        reluctance=1.0 if slow else task.reluctance,
         bounds=bounds,
     )

@@ -38,6 +38,7 @@ class Classification(Task):
     claim = (
         "An input is certified at ε if no input\nof that domain within Euclidean distance ε is classified differently."
     )
+    reluctance = 1.0
     target = 0.98
 
     def check_target(self, target: float) -> str:

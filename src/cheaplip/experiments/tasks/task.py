@@ -37,6 +37,7 @@ class Task(ABC):
         output: its name in an exported file.
         meaning: of an output.
         claim: what a certified figure says, a sentence.
+        reluctance: of λ to fall while the target has never been met, see :class:`DiscrepancyPrinciple`.
         target: the default of ``--target``; None: there is none, it must be said.
     """
 
@@ -47,6 +48,7 @@ class Task(ABC):
     output: ClassVar[str]
     meaning: ClassVar[str]
     claim: ClassVar[str]
+    reluctance: ClassVar[float]
     target: ClassVar[float | None]
 
     @abstractmethod
