@@ -1,7 +1,7 @@
 """What can be proved: every method, and deel-torchlip's 1-Lipschitz networks, in one table.
 
 python benchmarks/certificates.py --out results/certificates [--data mnist] [--seeds 0,1,2] [--samples 1000]
-python benchmarks/certificates.py --out results/certificates-cnn --data fashion-mnist --model cnn
+python benchmarks/certificates.py --out results/certificates-cnn --data fashion-mnist --model cnn --search 64 --probe 0
 
 Each model has the same widths and is certified on all test inputs and attacked with PGD and AutoAttack on the first
 ``--samples``. For the certified ones, random perturbations and PGD at 0.999999 of each input's radius are tried, which
@@ -209,12 +209,14 @@ def main(
     hkr_alpha: float = 0.99,
     samples: int = 1000,
     tries: int = 10_000,
+    search: int = 512,
+    probe: int = 64,
 ) -> None:
-    """Train, certify, attack, and print the table."""
+    """Train, certify, attack, and print the table; ``search`` and ``probe`` are those of ``cheaplip train``."""
     loaded = load(data)
     at = [float(r) for r in radii.split(",")]
     attacks = [Attack(name, float(e), samples) for e in epsilon.split(",") for name in ("pgd", "autoattack")]
-    base = TrainConfig(data=data, model=model, epochs=epochs)
+    base = TrainConfig(data=data, model=model, epochs=epochs, search=search, probe=probe)
     configs = variants(base, [float(m) for m in margins.split(",") if m])
     numbers = [int(seed) for seed in seeds.split(",")]
     rows = compare(configs, numbers, loaded, out, attacks=attacks, certify_at=at)
