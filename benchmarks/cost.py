@@ -307,7 +307,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
         chosen = [row for row in steps if row["compiled"] is compiled]
         if not chosen:
             continue
-        columns = list(dict.fromkeys((row["model"], row["batch"]) for row in chosen))
+        networks = {(row["model"], row["batch"]) for row in chosen}
+        columns = sorted(networks, key=lambda network: (list(MODELS).index(network[0]), network[1]))
         cells = {(row["variant"], row["model"], row["batch"]): row for row in chosen}
         lines = [["compiled" if compiled else "step", *(f"{model}, {batch}" for model, batch in columns)]]
         lines += [["---"] * len(lines[0])]

@@ -1,6 +1,6 @@
 """The README's picture: accuracy under attack for each method, and λ, accuracy and constant while CLIP trains.
 
-python benchmarks/picture.py docs/mnist.svg results/mnist results/mnist-adversarial     (needs 'cheaplip[plots]')
+python benchmarks/picture.py docs/mnist.svg results/mnist results/mnist-rivals     (needs 'cheaplip[plots]')
 """
 
 import json

@@ -57,7 +57,7 @@ def deviation(y: Tensor) -> float:
 
 @final
 class Regression(Task):
-    """Labels are numbers, float32 (N, k); a model answers in their units; a target is a training error, met from above.
+    """Labels are numbers, float32 (N, k); a model answers in their units; a target is a training error, met from below.
 
     The error is the root of the mean squared one (RMSE), in the labels' units: Morozov's principle wants the size of
     the noise in the labels.
