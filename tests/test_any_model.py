@@ -340,7 +340,7 @@ def check_lbfgs(form: str, search: str | None, *, moving: bool) -> None:
             loss.backward()
             return loss
 
-        for _ in range(8):  # more of them, and curvature of an objective that has moved on can throw the network far off
+        for _ in range(8):  # later, curvature of an objective that has moved on can throw the network far off
             if not moving:
                 clip.train()
                 clip(net)
