@@ -344,6 +344,37 @@ def test_pairs_move_without_lam():
     torch.testing.assert_close(clip.pairs.u, reference.pairs.u, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("lam", [0.0, 1e-4, 1.0])
+def test_small_pulls_move_pairs_as_far_as_large_ones(lam):
+    # slopes of 0.01 on 784 inputs: the square of a pull times the smallest weight is 0 in float32
+    model, x = tanh_net(784, 16, 2), inputs(32, 784)
+    with torch.no_grad():
+        model[-1].weight.mul_(0.01)
+    pairs = PairSet(x, size=8, renew=0)
+    clip, before = CLIP(pairs, lam=lam), (pairs.u + pairs.v) / 2
+    output, penalty = clip.joint(model, x)
+    (output.square().mean() + penalty).backward()
+    moved = ((pairs.u + pairs.v) / 2 - before).norm(dim=1) / pairs.scale
+    torch.testing.assert_close(moved, torch.full((8,), pairs.step_size), rtol=0.02, atol=0)
+    torch.testing.assert_close((pairs.u - pairs.v).norm(dim=1) / pairs.scale, torch.full((8,), 0.05), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("lam", [0.0, 1e-4])
+@pytest.mark.parametrize("aggregate", ["max", "softmax", "mean"])
+def test_pairs_where_the_model_is_flat_stay_as_long_as_they_are(aggregate, lam):
+    x = inputs(32, 784) + 1
+    model = nn.Sequential(nn.Linear(784, 4), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(4, 784))
+        model[0].bias.fill_(-100.0)  # dead everywhere
+    pairs = PairSet(x, size=8, renew=0)
+    before_u, before_v = pairs.u.clone(), pairs.v.clone()
+    output, penalty = CLIP(pairs, lam=lam, aggregate=aggregate).joint(model, x)
+    (output.sum() + penalty).backward()
+    torch.testing.assert_close(pairs.u, before_u)
+    torch.testing.assert_close(pairs.v, before_v)
+
+
 def test_a_backward_pass_without_the_penalty_moves_nothing():
     model, clip = tanh_net(3, 16, 2), small_clip()
     before = clip.pairs.u.clone()

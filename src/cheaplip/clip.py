@@ -115,7 +115,7 @@ class CLIP(nn.Module):
         self.register_buffer("largest", torch.zeros((), dtype=pairs.u.dtype, device=pairs.u.device))
         self.register_buffer("_mark", torch.zeros_like(self.largest), persistent=False)
         self._anchor = torch.zeros((), device=pairs.u.device, requires_grad=True)
-        self._shape = pairs.u.shape[1:]
+        self._shape = pairs.u.shape[1:]  # kept for calls that are not due
         self.calls = 0
         self.due = True
         self._number = enrol(self)

@@ -200,7 +200,7 @@ class DiscrepancyPrinciple:
             low, high = error.clamp(-self.width, 0.0), error.clamp(0.0, self.width)
             change, speed = ahead.clamp(low, high), self.rate / self.width  # a gap that the trend closes is no gap
             if self.reluctance > 1:
-                change = torch.where(state["met"].logical_or(change > 0), change, change / self.reluctance)
+                change = torch.where(state["met"], change, change / self.reluctance)
             if self.gain > 0:
                 live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
                 lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])

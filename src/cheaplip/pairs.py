@@ -225,15 +225,15 @@ class PairSet(nn.Module):
             stride: training steps since the last call. The network has moved on since, so pairs that keep a length
                 (all but the paper's) climb √stride times as far.
         """
-        weights = quotients.new_ones(1) if weights is None else weights
-        weights = column(weights.to(self.u).clamp_min(_TINY), self.u)
-        pull_u, pull_v = gradient.to(self.u).chunk(2)
+        pulls = gradient.to(self.u).reshape(2, *self.u.shape)
+        if weights is not None:  # before any norm: the square of a small weight would be 0
+            pulls = pulls / column(weights.to(self.u).clamp_min(_TINY), self.u)
         if self.step == "power":
-            ends = self._power_step(pull_u, pull_v, weights, norm_in, stride)
+            ends = self._power_step(pulls, norm_in, stride)
         else:
-            ends = self._gradient_step(pull_u, pull_v, weights, quotients, norm_in, stride)
+            ends = self._gradient_step(pulls, quotients, norm_in, stride)
         if self.step != "quotient":  # twice: the first projection turns a pair along the border, and may shorten it
-            ends = self._keep_apart(self._project(ends))
+            ends = self._keep_apart_(self._project(ends))
         u, v = self._project(ends)
         # An overflowing loss scale moves nothing (false for NaN); nor does a step that a corner of the box would
         # squeeze together: the quotient of ends that nearly meet is rounding.
@@ -299,12 +299,12 @@ class PairSet(nn.Module):
         """Restore the generator's state."""
         self.generator.set_state(state.cpu())
 
-    def _power_step(self, pull_u: Tensor, pull_v: Tensor, weights: Tensor, norm_in: Norm, stride: int) -> Tensor:
+    def _power_step(self, pulls: Tensor, norm_in: Norm, stride: int) -> Tensor:
         difference = self.u - self.v
         length = _length(difference)
-        steepest, uphill = _dual(pull_u - pull_v, norm_in), pull_u + pull_v
+        steepest, uphill = _dual(pulls[0] - pulls[1], norm_in), pulls[0] + pulls[1]
         if norm_in == 2:  # where there is no slope, a trace of the old direction remains, and so the old direction
-            steepest.addcmul_(difference, weights / length.clamp_min(_TINY), value=_FAINT)
+            steepest.addcdiv_(difference, length.clamp_min(_TINY), value=_FAINT)
         else:
             steepest = torch.where(_length(steepest) == 0, difference, steepest)
         half = steepest.mul_(length / _length(steepest).clamp_min(_TINY))
@@ -313,14 +313,12 @@ class PairSet(nn.Module):
         centre.addcmul_(uphill, speed, value=self.step_size * math.sqrt(stride))
         return torch.addcmul(centre, self._sides, half, value=0.5)
 
-    def _gradient_step(
-        self, pull_u: Tensor, pull_v: Tensor, weights: Tensor, quotients: Tensor, norm_in: Norm, stride: int
-    ) -> Tensor:
+    def _gradient_step(self, pulls: Tensor, quotients: Tensor, norm_in: Norm, stride: int) -> Tensor:
         difference = self.u - self.v
         run = column(distance(difference, norm_in).clamp_min(_TINY), difference)
         level = column(quotients.to(self.u), difference)
         shrink = level * slope(difference, norm_in) / run
-        gradient = torch.stack([pull_u, pull_v]) / weights - self._sides * shrink
+        gradient = pulls - self._sides * shrink
         ends = torch.stack([self.u, self.v])
         if self.step == "quotient":
             return ends + self.step_size * level * gradient
@@ -331,7 +329,7 @@ class PairSet(nn.Module):
         """Both ends, (2, n, *input), to the domain."""
         return self.domain.project(ends.flatten(0, 1)).view_as(ends)
 
-    def _keep_apart(self, ends: Tensor) -> Tensor:
+    def _keep_apart_(self, ends: Tensor) -> Tensor:
         """Stretch or shrink each pair about its midpoint to a distance within bounds."""
         difference = ends[0] - ends[1]
         length = (_length(difference) / self.scale).clamp_min(_TINY)

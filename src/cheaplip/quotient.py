@@ -119,6 +119,7 @@ def quotient_and_slope(fu: Tensor, fv: Tensor, per_distance: Tensor, *, norm_out
     """
     difference = at_least_float32(fu) - at_least_float32(fv)
     rise = distance(difference, norm_out)
+    # slope() would take the Euclidean norm again
     unit = difference / column(rise.clamp_min(_TINY), difference) if norm_out == 2 else slope(difference, norm_out)
     return rise * per_distance, unit * column(per_distance, difference)
 
