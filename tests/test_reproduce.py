@@ -20,7 +20,7 @@ from cheaplip.domain import Box
 from cheaplip.experiments import training
 from cheaplip.experiments.config import ConfigError, TrainConfig
 from cheaplip.experiments.data import DataError, Split, load
-from cheaplip.experiments.paper import EXPERIMENTS
+from cheaplip.experiments.paper import EXPERIMENTS, classification
 from cheaplip.experiments.paper.classification import Measures, train_and_measure
 from cheaplip.experiments.paper.classification_tables import TABLE1_MNIST
 from cheaplip.experiments.paper.experiment import Experiment, Job, Unit
@@ -206,13 +206,15 @@ def measured(tmp_path, config=PAPER, **job):
     return rows
 
 
-def test_a_certified_row_says_what_is_proved_and_comes_with_its_card(tmp_path):
+def test_a_certified_row_says_what_is_proved_and_comes_with_its_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "_BRACKET", 1.0)
+    monkeypatch.setattr(classification, "EPSILON", 0.5)  # digits are small: 2 breaks every epoch's network alike
     config = TrainConfig(data="digits", model="linear", method="certified", epochs=8, target=None)
     rows = measured(tmp_path / "row", config)
     for row in rows:
         proved = row["certified"]
         assert proved["1.0"] <= proved["0.5"] <= row["accuracy"]["test"]
-        assert row["rule"] == "test" or proved["0.5"] > 0
+        assert proved["0.5"] > 0
         assert row["lipschitz"]["lower"] <= row["lipschitz"]["upper"]
     best = tmp_path / "row" / "best-on-validation"
     with (best / "certified.csv").open() as file:
