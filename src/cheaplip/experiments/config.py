@@ -101,7 +101,7 @@ class TrainConfig:
     aggregate: Aggregate | None = None
     """from quotients to the penalty; unset: mean where steps are left out, else softmax; max is the paper's"""
     every: int | None = None
-    """regularise each k-th step with k times the weight; unset: up to 16, while pairs climb 800 times or more"""
+    """regularise each k-th step with k times the weight; unset: 1 below 2,000 steps, else up to 16, for 800 climbs"""
     form: str = "joint"
     """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
     adversarial_epsilon: float | None = None

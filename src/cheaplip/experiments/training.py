@@ -510,8 +510,8 @@ _FREE = ("device", "checkpoint_every")
 
 
 def _every(steps: int) -> int:
-    """Lazily, as far as pairs still climb eight hundred times or more."""
-    return min(16, max(1, steps // 800))
+    """Lazily in runs of 2,000 steps or more, as far as pairs still climb eight hundred times or more."""
+    return min(16, steps // 800) if steps >= 2000 else 1
 
 
 def _batch_size(method: str, rows: int) -> int:
