@@ -104,8 +104,7 @@ class CLIPClassifier(_CLIPNet, NeuralNetClassifier):
     ``cross_val_score``; it pickles. ``clip_`` holds the fitted penalty, ``clip_.clip.largest`` the largest quotient.
 
     Args:
-        module, criterion: as skorch's; the criterion is cross-entropy unless you say otherwise.
-        *args, **kwargs: skorch's others.
+        module, *args, **kwargs: as skorch's; the criterion is cross-entropy unless you say otherwise.
         lam, target, rate, smoothing, size, step, aggregate, every: as in
             :class:`cheaplip.integrations.lazy.LazyCLIP`, the target being the accuracy of training batches; ``lam=0``
             without a target is training without CLIP.
