@@ -262,6 +262,11 @@ def test_compare_attacks_again_with_another_number_of_samples(tmp_path, capsys):
     assert [list(count.values()) for count in counts] == [[9], [20]]
 
 
+def test_a_bad_option_is_told_without_the_parsers_own_names(capsys):
+    assert run(["train", "digits", "--every", "0", "--out", "unused"]) == 2
+    assert capsys.readouterr().err.startswith("cheaplip: every: expected a whole number of 1 or more, got 0")
+
+
 @pytest.mark.parametrize(("form", "status"), [("joint", 2), ("separate", 0)])
 def test_batch_norm_wants_the_separate_form(form, status, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

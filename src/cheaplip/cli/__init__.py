@@ -93,6 +93,7 @@ def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
         if status == 0:
             sys.stdout.write(out.getvalue())
         else:
-            fail(" ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split()))
+            told = " ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split())
+            fail(re.sub(r"^Value error Error parsing __tyro\S*: ", "", told))  # a name of the parser's own
         return status
     return command
