@@ -472,6 +472,14 @@ def test_what_was_collected_survives_a_checkpoint():
     assert lazy.lam.item() != 1.0
 
 
+def test_the_state_of_another_version_is_refused_by_name():
+    controller = DiscrepancyPrinciple(Lazy(), 0.75)
+    state = controller.state_dict()
+    del state["averages"], state["calls"]
+    with pytest.raises(ValueError, match="of this version: averages, calls missing"):
+        controller.load_state_dict(state)
+
+
 # Errors
 
 

@@ -207,6 +207,14 @@ def test_ball_samples_uniformly_inside(dtype):
     torch.testing.assert_close(x.mean(dim=0), ball().center.to(dtype), atol=0.02, rtol=0)
 
 
+def test_ball_of_numbers_is_an_interval():
+    interval = Ball(torch.tensor(0.5), 0.25)
+    x = torch.tensor([0.0, 0.6, 2.0])
+    torch.testing.assert_close(interval.project(x), torch.tensor([0.25, 0.6, 0.75]))
+    assert interval.contains(interval.sample(20, (), generator=torch.Generator().manual_seed(0)))
+    assert not interval.contains(x)
+
+
 @pytest.mark.parametrize(("x", "inside"), [([0.2, -0.4, 1.5], True), ([0.2, 0.2, 1.0], False), ([math.nan] * 3, False)])
 def test_ball_contains(x, inside):
     assert ball().contains(torch.tensor([x])) is inside

@@ -35,7 +35,7 @@ from cheaplip.experiments.paper.steepest import steepest
 from cheaplip.experiments.runs import RunError, RunFolder
 
 DIGITS = TrainConfig(
-    data="cheaplip.experiments.paper.subsets:digits", model="mlp:16", epochs=3, pairs=8, probe=0, search=4, target=0.8
+    data="cheaplip.experiments.paper.quick:digits", model="mlp:16", epochs=3, pairs=8, probe=0, search=4, target=0.8
 )
 PAPER = dataclasses.replace(
     DIGITS, held_out=40, step="quotient", renew=0, aggregate="max", rule="additive", rate=0.05, lam=0.0, form="separate"

@@ -234,7 +234,15 @@ class DiscrepancyPrinciple:
         return {**state, "steps": state["steps"].long(), "calls": torch.tensor(self._calls)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: something is missing, as in the state of another version.
+        """
+        if missing := sorted({*self._state, "calls"} - state.keys()):
+            raise ValueError(
+                f"expected the state of a DiscrepancyPrinciple of this version: {', '.join(missing)} missing"
+            )
         for name, value in self._state.items():
             value.copy_(state[name])
         self._calls = int(state["calls"])

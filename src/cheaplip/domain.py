@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cheaplip.quotient import column, distance
+
 __all__ = ["Ball", "Box", "Domain"]
 
 
@@ -144,14 +146,13 @@ class Ball(nn.Module):
         """The nearest point of the ball to each of ``x`` (B, *input), in the Euclidean norm."""
         center = self.center.to(x)
         offset = x - center
-        length = torch.linalg.vector_norm(offset.flatten(1), dim=1).reshape(-1, *[1] * (x.dim() - 1))
+        length = column(distance(offset), x)
         inside = self.radius * (1 - 4 * torch.finfo(x.dtype).eps)  # so that rounding does not leave it
         return torch.where(length > inside, center + offset * (inside / length.clamp_min(inside)), x)
 
     def contains(self, x: Tensor) -> bool:
         """Whether every one of ``x`` (B, *input) lies inside, up to the rounding of its type; NaN never does."""
-        offset = x.double() - self.center.to(x.device, torch.float64)
-        length = torch.linalg.vector_norm(offset.flatten(1), dim=1)
+        length = distance(x.double() - self.center.to(x.device, torch.float64))
         size = self.radius + float(torch.linalg.vector_norm(self.center.double()))
         return bool((length <= self.radius + torch.finfo(x.dtype).eps * size).all())
 
@@ -166,9 +167,8 @@ class Ball(nn.Module):
         self.check_shape(shape)
         device = generator.device
         direction = torch.randn((size, *shape), generator=generator, device=device, dtype=dtype)
-        length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
         share = torch.rand(size, generator=generator, device=device, dtype=dtype) ** (1 / max(1, math.prod(shape)))
-        step = (self.radius * share / length).reshape(-1, *[1] * len(shape))
+        step = column(self.radius * share / distance(direction), direction)
         return self.project(self.center.to(device, dtype) + step * direction)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

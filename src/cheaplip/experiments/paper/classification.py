@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-import cheaplip
-from cheaplip.bracket import largest_quotient
+from torch import nn
+
+from cheaplip.bracket import bracket, largest_quotient
 from cheaplip.errors import CheaplipWarning
 from cheaplip.experiments.certify import certify
 from cheaplip.experiments.compare import Attack
@@ -170,12 +171,8 @@ def _constants(folder: RunFolder, config: TrainConfig, data: Data) -> dict[str, 
     }
 
 
-def _upper(model: Any, data: Data) -> dict[str, Any]:
-    """The upper bound, where this version of the package can prove one."""
-    bracket = getattr(cheaplip, "bracket", None)
-    if not callable(bracket):
-        return {}
-    found = bracket(model, domain=data.domain, shape=data.shape)
+def _upper(model: nn.Module, data: Data) -> dict[str, Any]:
+    found = bracket(model, data.domain, data.shape, steps=0)
     return {"upper": found.upper, "upper_method": found.method} if math.isfinite(found.upper) else {}
 
 

@@ -72,7 +72,7 @@ def variants(setting: Setting) -> dict[str, TrainConfig]:
 def _mnist(model: str, epochs: int, quick: bool) -> Setting:
     if quick:
         config = TrainConfig(
-            data=f"{_SUBSETS}:mnist", model=model, epochs=3, batch_size=64, probe=4, search=16, weight_decay=0
+            data=f"{_QUICK}:mnist", model=model, epochs=3, batch_size=64, probe=4, search=16, weight_decay=0
         )
         return Setting(config, Measures(50, 100, 10), held_out=600, pairs=60, steps=280, cost=6.0)
     config = TrainConfig(data="mnist", model=model, epochs=epochs, weight_decay=0)
@@ -82,8 +82,8 @@ def _mnist(model: str, epochs: int, quick: bool) -> Setting:
 def _fashion(quick: bool) -> Setting:
     if quick:
         config = TrainConfig(
-            data=f"{_SUBSETS}:fashion_mnist",
-            model="cnn",
+            data=f"{_QUICK}:fashion_mnist",
+            model=f"{_QUICK}:cnn",
             epochs=3,
             batch_size=32,
             pairs=8,
@@ -96,7 +96,7 @@ def _fashion(quick: bool) -> Setting:
     return Setting(config, Measures(200, 1000, 200), held_out=6000, pairs=32, steps=3800, cost=1800.0)
 
 
-_SUBSETS = "cheaplip.experiments.paper.subsets"
+_QUICK = "cheaplip.experiments.paper.quick"
 
 
 def _table1_units(data: str, quick: bool) -> list[Unit]:
