@@ -92,7 +92,7 @@ def _fashion(quick: bool) -> Setting:
             weight_decay=0,
         )
         return Setting(config, Measures(8, 16, 2), held_out=80, pairs=8, steps=90, cost=15.0)
-    config = TrainConfig(data="fashion-mnist", model="cnn", epochs=10, probe=16, search=64, weight_decay=0)
+    config = TrainConfig(data="fashion-mnist", model="cnn", epochs=10, probe=0, search=64, weight_decay=0)
     return Setting(config, Measures(200, 1000, 200), held_out=6000, pairs=32, steps=3800, cost=1800.0)
 
 
