@@ -1,11 +1,15 @@
 import csv
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import cheaplip
 from cheaplip.cli import run
+from cheaplip.experiments.runs import RunFolder
 
 TINY = ["--epochs", "10", "--model", "mlp:32,16", "--probe", "0"]
 
@@ -113,6 +117,33 @@ def test_certify_prints_a_table_or_the_metrics(certified, capsys):
     assert f"{100 * metrics['certified']['0.1']:.2f} %" in capsys.readouterr().out
 
 
+def test_a_shorter_search_certifies_everything_again(certified, capsys, monkeypatch):
+    before = json.loads((certified / "metrics.json").read_text())["certified"]
+    monkeypatch.setattr("cheaplip.experiments.certify.bracket", looser(1.5))
+    assert run(["certify", str(certified), "--epsilon", "0.02", "--seconds", "1"]) == 0
+    monkeypatch.undo()
+    after = json.loads((certified / "metrics.json").read_text())["certified"]
+    assert list(after) == ["0.02", "0.05", "0.1"]
+    assert after["0.1"] < before["0.1"]
+    capsys.readouterr()
+    status, said = verify(certified, capsys)
+    assert (status, said.startswith("yes: ")) == (0, True)
+
+
+def looser(factor):
+    def bracket(*args, **kwargs):
+        b = cheaplip.bracket(*args, **kwargs)
+        return replace(b, upper=factor * b.upper)
+
+    return bracket
+
+
+def test_two_processes_cannot_certify_at_once(certified, capsys):
+    with RunFolder(certified).locked():
+        assert run(["certify", str(certified), "--epsilon", "0.1", "--seconds", "1"]) == 2
+    assert f"another process is at work in {certified}" in capsys.readouterr().err
+
+
 def test_a_true_card_is_verified(certified, capsys):
     status, said = verify(certified, capsys)
     assert status == 0
@@ -152,6 +183,15 @@ def other_card_same_options(path, another):
     change_card(path, lambda card: card["training"].update(seed=0))
 
 
+def other_text(path, _):
+    text = (path / "card.md").read_text()
+    (path / "card.md").write_text(text.replace("| clean | ", "| clean | 1"))
+
+
+def attacked_unknown(path, _):
+    change_card(path, lambda card: card["accuracy"].update(attacked={"pgd@0.05": 0.99}))
+
+
 def claim(section, **values):
     return lambda path, _: change_card(path, lambda card: card[section].update(values))
 
@@ -175,6 +215,21 @@ def claim(section, **values):
             "is above pgd@0.05 = 0.1000 on the same inputs, which cannot be",
         ),
         (claim("accuracy", clean=0.999), "no: the card says accuracy 0.9990, here it is "),
+        (claim("model", architecture="cnn"), "no: the card says model architecture 'cnn', here it is 'mlp:32,16'"),
+        (claim("data", test_inputs=10_000), "no: the card says data test_inputs 10000, here it is 359"),
+        (claim("bracket", lower=99.0), "no: the card says Lip(f) ≥ 99, here Lip(f) ≤ "),
+        (claim("bracket", lower=math.nan), "no: the card says Lip(f) ≥ nan, here Lip(f) ≤ "),
+        (claim("bracket", gap=1.0), "no: the card says gap 1.0, its own ends are "),
+        (claim("bracket", upper="1"), "is not a card of 'cheaplip certify' (TypeError: expected a number, got '1')"),
+        (claim("bracket", upper=10**400), "is not a card of 'cheaplip certify' (OverflowError: "),
+        (attacked_unknown, "no: the card says pgd@0.05 of None inputs, expected 1 to 359"),
+        (claim("accuracy", attacked={"pgd@9.0": 0.0}, attacked_inputs={"pgd@9.0": 0}), "pgd@9.0 of 0 inputs"),
+        (
+            claim("accuracy", attacked={"pgd@9.0": math.nan}, attacked_inputs={"pgd@9.0": 359}),
+            "is above pgd@9.0 = nan on the same inputs, which cannot be",
+        ),
+        (other_text, "no: card.md does not say what card.json says"),
+        (claim("versions", torch="0.1"), "no: card.md does not say what card.json says"),
         (lambda path, _: (path / "card.json").write_text("{}"), "card.json is not a card of 'cheaplip certify'"),
         (lambda path, _: (path / "card.json").write_text("{"), "cannot read"),
         (lambda path, _: (path / "card.json").unlink(), "no card.json in "),

@@ -12,7 +12,7 @@ from cheaplip.experiments.data import Data
 from cheaplip.experiments.runs import RunFolder, versions
 from cheaplip.experiments.tasks import TASKS, Task
 
-__all__ = ["data_digest", "markdown", "task_of", "weights_digest", "write_card"]
+__all__ = ["data_digest", "described", "markdown", "task_of", "weights_digest", "write_card"]
 
 _UNITS = {
     "none": "",
@@ -31,21 +31,10 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
         metrics: of the run, certified.
         b: what the certificate rests on.
     """
+    about = described(config, data)
     card = {
-        "model": {
-            "architecture": config.model,
-            "activation": config.resolved_activation,
-            "input": list(data.shape),
-            "outputs": data.outputs,
-            "weights": "model.safetensors",
-            "sha256": weights_digest(folder),
-        },
-        "data": {
-            "name": data.name,
-            "test_inputs": len(data.test.x),
-            "scaling": "none" if data.scaling is None else "standard",
-            "sha256": data_digest(data),
-        },
+        "model": {**about["model"], "sha256": weights_digest(folder)},
+        "data": {**about["data"], "sha256": data_digest(data)},
         "bracket": {
             "lower": b.lower,
             "upper": b.upper,
@@ -68,6 +57,24 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
     }
     folder.write_json("card.json", card)
     folder.write_text("card.md", markdown(card))
+
+
+def described(config: TrainConfig, data: Data) -> dict[str, dict[str, Any]]:
+    """What a card says of a run's model and of its data, but for their hashes."""
+    return {
+        "model": {
+            "architecture": config.model,
+            "activation": config.resolved_activation,
+            "input": list(data.shape),
+            "outputs": data.outputs,
+            "weights": "model.safetensors",
+        },
+        "data": {
+            "name": data.name,
+            "test_inputs": len(data.test.x),
+            "scaling": "none" if data.scaling is None else "standard",
+        },
+    }
 
 
 def task_of(card: dict[str, Any]) -> Task:

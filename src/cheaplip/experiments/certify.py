@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ def certify(
     ``metrics.json`` gains ``certified`` and both ends of the bracket. For classification that is the accuracy at each
     ε, and ``certified.csv`` has a line for each test input: index, label, prediction, radius, which is 0 where nothing
     is certified. For regression it is the error (RMSE) that nothing within ε can exceed, and ``certified.csv`` has each
-    output's interval at each ε.
+    output's interval at each ε. What was certified before is certified again, so that all figures rest on one bracket.
 
     Args:
         subject: the model, its data and its folder; without a folder nothing is written.
@@ -43,14 +44,23 @@ def certify(
 
     Raises:
         ContradictionError: an attack broke what is certified.
+        RunError: another process is at work in the folder, or it cannot be written to.
         ValueError: nothing can be certified; names the layer.
     """
+    with nullcontext() if subject.folder is None else subject.folder.locked():
+        return _certify(subject, epsilons, seconds, progress)
+
+
+def _certify(
+    subject: Subject, epsilons: Sequence[float], seconds: float, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
     model, data, folder = subject.model, subject.data, subject.folder
-    b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
-    certificate = data.task.certificate(model, *data.test, b, epsilons)
     metrics = subject.metrics() or data.task.metrics(model, {"test": data.test})
+    radii = sorted({*map(float, epsilons), *map(float, metrics.get("certified") or {})})
+    b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
+    certificate = data.task.certificate(model, *data.test, b, radii)
     join(metrics, subject, b)
-    metrics["certified"] = {**(metrics.get("certified") or {}), **certificate.figures}
+    metrics["certified"] = certificate.figures
     if folder is not None:
         folder.write_text("certified.csv", certificate.table)
         data.task.check_order(metrics, certificate.table)

@@ -103,7 +103,7 @@ def _attacked(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, float, i
 
 
 def _check(low_name: str, low: float, high_name: str, high: float, slack: float) -> None:
-    if low > high + slack + _ROUNDING:
+    if not low <= high + slack + _ROUNDING:  # also for NaN
         raise ContradictionError(
             f"{low_name} = {low:.4f} is above {high_name} = {high:.4f} on the same inputs, which cannot be: one of "
             "them is wrong; run both again, and if it stays, please report it"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from cheaplip.experiments.card import data_digest, weights_digest
+from cheaplip.experiments.card import data_digest, described, markdown, weights_digest
 from cheaplip.experiments.certify import bracket_for_certificate
 from cheaplip.experiments.config import TrainConfig, from_json
 from cheaplip.experiments.data import Data
@@ -58,8 +58,10 @@ def verify(
                 f"no: the test data are not those of the card (SHA-256 {data_digest(data)[:12]}…, the card says "
                 f"{card['data']['sha256'][:12]}…)"
             )
+        _check_description(card, config, data)
         _check_claims(card, config, folder, data, seconds, progress)
-    except (KeyError, TypeError, AttributeError) as error:
+        _check_text(card, folder)
+    except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder.path / 'card.json'} is not a card of 'cheaplip certify' ({type(error).__name__}: {error})"
         ) from error
@@ -81,6 +83,15 @@ def _check_run(card: dict[str, Any], config: TrainConfig, folder: RunFolder) -> 
         )
 
 
+def _check_description(card: dict[str, Any], config: TrainConfig, data: Data) -> None:
+    """What the card says of the model and of the data, beside their hashes."""
+    for section, values in described(config, data).items():
+        for name, mine in values.items():
+            if card[section].get(name, mine) != mine:
+                said = card[section][name]
+                raise UntrueCardError(f"no: the card says {section} {name} {said!r}, here it is {mine!r}")
+
+
 def _check_claims(
     card: dict[str, Any],
     config: TrainConfig,
@@ -92,7 +103,7 @@ def _check_claims(
     """The numbers."""
     model = load_trained(folder, config, data)
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
-    claimed, found = float(card["bracket"]["upper"]), b.upper
+    below, claimed, found = _number(card["bracket"]["lower"]), _number(card["bracket"]["upper"]), b.upper
     if card["bracket"]["norm"] != 2 or card["bracket"]["domain"] != repr(b.domain):
         raise UntrueCardError(
             f"no: the card is about norm {card['bracket']['norm']} and the domain {card['bracket']['domain']}, "
@@ -105,13 +116,22 @@ def _check_claims(
             f"no: the card says Lip(f) ≤ {claimed:.6g}, in {seconds:g} seconds only {found:.6g} could be proved here: "
             "a large network may need more of them"
         )
+    if not 0 <= below <= found:
+        raise UntrueCardError(f"no: the card says Lip(f) ≥ {below:.6g}, here Lip(f) ≤ {found:.6g} could be proved")
+    gap, told = replace(b, lower=below, upper=claimed).gap, card["bracket"]["gap"]
+    if not math.isclose(math.inf if told is None else _number(told), gap):
+        raise UntrueCardError(f"no: the card says gap {told}, its own ends are {gap:.6g} apart")
     task = data.task
     figures = card[task.figure]
-    clean, said = task.figures(model, *data.test)[task.figure], float(figures["clean"])
+    clean, said = task.figures(model, *data.test)[task.figure], _number(figures["clean"])
     if not abs(clean - said) <= _CLEAN * max(1.0, abs(clean)):
         raise UntrueCardError(f"no: the card says {task.figure} {said:.4f}, here it is {clean:.4f}")
     radii = [float(key) for key in figures["certified"]]
     certificate = task.certificate(model, *data.test, replace(b, upper=claimed), radii)
+    for key in figures["attacked"]:
+        count = figures["attacked_inputs"].get(key)
+        if not (isinstance(count, int) and 0 < count <= len(data.test.x)):
+            raise UntrueCardError(f"no: the card says {key} of {count} inputs, expected 1 to {len(data.test.x)}")
     attacked = {"robust": figures["attacked"], "robust_samples": figures["attacked_inputs"]}
     try:
         task.check_order(attacked, certificate.table)
@@ -123,3 +143,19 @@ def _check_claims(
             raise UntrueCardError(
                 f"no: the card says that {value:.4f} is certified at ε = {key}, here {proved:.4f} could be proved"
             )
+
+
+def _check_text(card: dict[str, Any], folder: RunFolder) -> None:
+    """The card to be read, where there is one, is the one that was checked."""
+    text = folder.read_text("card.md")
+    if text and text != markdown(card):
+        raise UntrueCardError(
+            "no: card.md does not say what card.json says: one of them was changed, or another version wrote them; "
+            "'cheaplip certify' writes both again"
+        )
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a number, got {value!r}")
+    return float(value)
