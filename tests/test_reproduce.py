@@ -463,6 +463,22 @@ def test_the_command_prints_tables_and_json(tmp_path, monkeypatch, capsys):
     assert [row["name"] for row in json.loads(capsys.readouterr().out)["toy"]] == ["a", "b"]
 
 
+def test_reproduction_ends_with_its_pages(tmp_path, monkeypatch, capsys):
+    other = dataclasses.replace(toy("c"), name="other")
+    monkeypatch.setitem(EXPERIMENTS, "path", (toy("a"),))
+    monkeypatch.setitem(EXPERIMENTS, "all", (toy("a"), other))
+    assert run(["reproduce", "path", "--out", str(tmp_path), "--quick", "--jobs", "1"]) == 0
+    assert f"report: {tmp_path / 'toy' / 'report.html'}" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    assert run(["reproduce", "all", "--out", str(tmp_path), "--quick", "--jobs", "1"]) == 0
+    assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().err
+    command = f"cheaplip reproduce all --quick --out {tmp_path}"
+    for name in ("toy", "other"):
+        assert json.loads((tmp_path / name / "command.json").read_text())["command"] == command
+        assert command in (tmp_path / name / "report.html").read_text()
+        assert f'href="{name}/report.html"' in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_after_kill_9_the_same_command_gives_the_same_table(tmp_path):
     command = [sys.executable, "-m", "cheaplip", "reproduce", "path", "--quick", "--jobs", "2", "--out"]

@@ -1,5 +1,6 @@
 """``cheaplip report``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,9 +28,16 @@ class Report:
         _write(self.folder)
 
 
-def finish_with_report(folder: RunFolder, command: str) -> None:
-    """Keep the command, and report on what it made; where the packages for that are missing, say so in a line."""
-    folder.write_json("command.json", {"command": command})
+def finish_with_report(folder: RunFolder, command: str, *, parts: Sequence[RunFolder] = ()) -> None:
+    """Keep the command, and report on what it made; where the packages for that are missing, say so in a line.
+
+    Args:
+        folder: of a run or a comparison, or the one that holds ``parts``: then the report is an index of them.
+        command: to be kept.
+        parts: folders that the command made within ``folder``; each keeps it.
+    """
+    for made in parts or (folder,):
+        made.write_json("command.json", {"command": command})
     missing = _missing()
     if missing:
         messages.print(f"no report: {missing}", soft_wrap=True, markup=False)

@@ -1,8 +1,9 @@
 """``cheaplip reproduce``."""
 
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import tyro
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cheaplip.cli.console import Interrupt, messages, print_json
+from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments.config import ConfigError, check_choice
 from cheaplip.experiments.paper import EXPERIMENTS, reproduce
 from cheaplip.experiments.paper.experiment import Experiment
 from cheaplip.experiments.paper.reproduce import Report
+from cheaplip.experiments.runs import RunFolder
 
 __all__ = ["Reproduce"]
 
@@ -51,10 +54,19 @@ class Reproduce:
             self._picture(experiment, rows[experiment.name])
         if self.json:
             print_json(rows)
-            return
-        for experiment in experiments:
-            sys.stdout.write(f"# {experiment.name}\n\n{experiment.table(rows[experiment.name])}\n")
-        messages.print(f"rows and tables: {self.out}", soft_wrap=True)
+        else:
+            for experiment in experiments:
+                sys.stdout.write(f"# {experiment.name}\n\n{experiment.table(rows[experiment.name])}\n")
+            messages.print(f"rows and tables: {self.out}", soft_wrap=True)
+        self._report([RunFolder(self.out / experiment.name) for experiment in experiments])
+
+    def _report(self, folders: Sequence[RunFolder]) -> None:
+        quick = ["--quick"] if self.quick else []
+        command = shlex.join(["cheaplip", "reproduce", self.experiment, *quick, "--out", str(self.out)])
+        if len(folders) == 1:
+            finish_with_report(folders[0], command)
+        else:
+            finish_with_report(RunFolder(self.out), command, parts=folders)
 
     def _picture(self, experiment: Experiment, rows: list[dict[str, object]]) -> None:
         if experiment.picture is None:

@@ -1,7 +1,7 @@
 """The page: what was read, arranged and handed to the templates."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,16 @@ from plotly.offline import get_plotlyjs
 
 from cheaplip.report.answers import answers
 from cheaplip.report.confusion import confusion
-from cheaplip.report.headline import headline, telling
+from cheaplip.report.headline import Headline, headline, telling
 from cheaplip.report.history import training
+from cheaplip.report.paper.pair import pair
+from cheaplip.report.paper.parts import Page
+from cheaplip.report.paper.path import path as path_page
+from cheaplip.report.paper.regression import regression
+from cheaplip.report.paper.tables import TABLES, beside, by_rule, families, published, verdict
 from cheaplip.report.perturbation import plane, robustness
-from cheaplip.report.read import ReportError, Run, Study, read_study, section
-from cheaplip.report.table import Column, Group, cell, columns, groups
+from cheaplip.report.read import ReportError, Study, read_study, section
+from cheaplip.report.table import Cell, Column, Group, cell, columns, groups
 from cheaplip.report.witness import witness
 from cheaplip.report.wording import spread
 
@@ -60,7 +65,7 @@ class _Entry:
     name: str
     link: str
     sentence: str
-    runs: int
+    runs: str
     problem: str = ""
 
 
@@ -80,39 +85,100 @@ def _entry(folder: Path, below: Path) -> _Entry:
         assert study is not None
         page = _write(below, _study_page(study))
     except ReportError as error:
-        return _Entry(name, "", "", 0, problem=str(error))
-    rows = groups(study)
-    sentence = headline(study, rows, columns(study)).sentence
-    return _Entry(name, page.relative_to(folder).as_posix(), sentence, len(study.runs))
+        return _Entry(name, "", "", "", problem=str(error))
+    count, what = len(study.runs), "run" if study.experiment is None else "row"
+    quick = ", a quick version" if study.experiment is not None and study.experiment.quick else ""
+    runs = f"{count} {what}{'' if count == 1 else 's'}{quick}"
+    return _Entry(name, page.relative_to(folder).as_posix(), _headline(study).sentence, runs)
+
+
+_PAGES: Mapping[str, tuple[str, Callable[[Study], Page]]] = {
+    "regression": ("Regression, the paper’s Figure 2", regression),
+    "path": ("The path along λ, the paper’s Propositions 2 to 4", path_page),
+    "figure1": ("A pair of images, the paper’s Figure 1", pair),
+}
+
+
+def _headline(study: Study) -> Headline:
+    name = "" if study.experiment is None else study.experiment.name
+    if name in _PAGES:
+        return _PAGES[name][1](study).headline
+    if name in TABLES:
+        honest = by_rule(study)[0].study
+        return verdict(honest, families(honest), columns(study))
+    return headline(study, groups(study), columns(study))
 
 
 def _study_page(study: Study) -> str:
-    rows, shown, kind = groups(study), columns(study), study.kind
+    name = "" if study.experiment is None else study.experiment.name
+    return _experiment_page(study, *_PAGES[name]) if name in _PAGES else _table_page(study, name in TABLES)
+
+
+def _experiment_page(study: Study, title: str, arranged: Callable[[Study], Page]) -> str:
+    template = _environment().get_template("experiment.html")
+    return template.render(
+        study=study,
+        title=title,
+        page=arranged(study),
+        gaps=_problems(study),
+        versions=_versions(study),
+        plotly=get_plotlyjs(),
+    )
+
+
+def _table_page(study: Study, of_paper: bool) -> str:
+    shown, kind = columns(study), study.kind
+    if of_paper:
+        rules = by_rule(study)
+        rows = families(rules[0].study)
+        tables = [_Table.of(f"rule-{r.name}", r.title, families(r.study), shown, lead=r.note) for r in rules]
+    else:
+        rows = groups(study)
+        tables = [_Table.of("comparison", "The figures" if study.alone else "The comparison", rows, shown)]
     test, attack = shown[0], telling(shown, rows)
-    attacked = robustness(rows, shown, test, kind)
+    plots = robustness(rows, shown, test, kind)
+    if of_paper and (against := beside(rows, shown)):
+        plots.insert(0, against)
     both = plane(rows, attack, test, kind) if attack is not None and not study.alone else None
     return (
         _environment()
         .get_template("study.html")
         .render(
             study=study,
-            headline=headline(study, rows, shown),
+            headline=_headline(study),
+            label=TABLES[study.experiment.name] if study.experiment is not None and of_paper else study.title,
             groups=rows,
             columns=shown,
-            table=[[cell(column, group.runs) for column in shown] for group in rows],
-            best=[_best(column, rows) for column in shown],
-            first=attacked[0] if attacked else None,
-            others=[*attacked[1:], *([] if both is None else [both])],
+            tables=tables,
+            first=plots[0] if plots else None,
+            others=[*plots[1:], *([] if both is None else [both])],
             curves=training(rows, kind),
             witnesses=[witness(group, kind) for group in rows],
             confusions=[] if kind.errors else [confusion(group) for group in rows],
             answers=[answers(group, kind.unit) for group in rows] if kind.errors else [],
             settings=_settings(rows),
-            versions=_versions(study.runs),
+            versions=_versions(study),
             gaps=_gaps(study, shown),
             plotly=get_plotlyjs(),
         )
     )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A sortable table: for each configuration a cell and the published figure, of each column."""
+
+    name: str
+    title: str
+    lead: str
+    rows: tuple[tuple[Group, tuple[tuple[Cell | None, str], ...]], ...]
+    best: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, name: str, title: str, rows: Sequence[Group], shown: Sequence[Column], *, lead: str = "") -> "_Table":
+        """From groups of runs and the columns to show."""
+        cells = tuple((row, tuple((cell(c, row.runs), published(c, row)) for c in shown)) for row in rows)
+        return cls(name, title, lead, cells, tuple(_best(column, rows) for column in shown))
 
 
 def _environment() -> Environment:
@@ -162,9 +228,11 @@ def _written(value: Any) -> str:
     return "unset" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _versions(runs: Sequence[Run]) -> str:
+def _versions(study: Study) -> str:
     """The versions that the runs were made with, each once."""
-    told = [", ".join(f"{name} {version}" for name, version in section(run.config, "versions").items()) for run in runs]
+    made = [{} if study.experiment is None else study.experiment.versions]
+    made += [section(run.config, "versions") for run in study.runs]
+    told = [", ".join(f"{name} {version}" for name, version in versions.items()) for versions in made]
     return "; ".join(dict.fromkeys(text for text in told if text))
 
 
@@ -194,8 +262,12 @@ def _gaps(study: Study, shown: Sequence[Column]) -> list[_Gap]:
         gaps.append(_Gap(f"No upper bound of the Lipschitz constant{where}", f"cheaplip bracket {name}"))
     if study.kind.errors:
         gaps.append(_Gap("No accuracies, no confusion matrix and no AutoAttack: the labels are numbers, not classes."))
-    problems = dict.fromkeys((*study.problems, *(problem for run in study.runs for problem in run.problems)))
-    return [*gaps, *(_Gap(problem) for problem in problems)]
+    return [*gaps, *(_Gap(problem) for problem in _problems(study))]
+
+
+def _problems(study: Study) -> list[str]:
+    """What could not be read, each once."""
+    return list(dict.fromkeys((*study.problems, *(problem for run in study.runs for problem in run.problems))))
 
 
 def _write(folder: Path, page: str) -> Path:

@@ -15,13 +15,17 @@ Plotly = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: its title, what it shows in words for those who cannot see it, and plotly's data and layout."""
+    """A plot: its title, what it shows in words for those who cannot see it, and plotly's data and layout.
+
+    ``height`` is in pixels; unset, the page's own.
+    """
 
     title: str
     alt: str
     data: list[Plotly]
     layout: Plotly
     note: str = ""
+    height: int | None = None
 
     def json(self) -> Plotly:
         """What the page's script draws."""

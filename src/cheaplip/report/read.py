@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from cheaplip.experiments.naming import run_name
 from cheaplip.report.kind import Kind, kind_of
 
-__all__ = ["ReportError", "Run", "Study", "number", "read_study", "section"]
+__all__ = ["BEST_ON_TEST", "Experiment", "ReportError", "Run", "Study", "number", "read_study", "section"]
 
 
 class ReportError(ValueError):
@@ -68,18 +69,35 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """What of the paper a study repeats: the name in ``experiment.json``, the small version or not, and by what."""
+
+    name: str
+    quick: bool
+    versions: Mapping[str, Any]
+
+    @property
+    def data(self) -> str:
+        """Of a table, what its rows were trained on; else ``""``."""
+        return {"table1-mnist": "MNIST", "table1-fashion-mnist": "Fashion-MNIST", "readme": "MNIST"}.get(self.name, "")
+
+
+@dataclass(frozen=True)
 class Study:
-    """All that one page shows: the rows of a comparison, or a run alone."""
+    """All that one page shows: the rows of a comparison, of an experiment of the paper, or a run alone."""
 
     folder: Path
     runs: tuple[Run, ...]
     alone: bool
     command: str | None = None
     problems: tuple[str, ...] = field(default=())
+    experiment: Experiment | None = None
 
     @property
     def data(self) -> str:
         """What the runs were trained on, ``""`` where unknown."""
+        if self.experiment is not None:
+            return self.experiment.data
         names = [str(run.config["data"]) for run in self.runs if run.config.get("data")]
         return _TITLES.get(names[0], Path(names[0]).name) if names else ""
 
@@ -94,6 +112,7 @@ class Study:
         return self.data or self.folder.resolve().name
 
 
+BEST_ON_TEST = ", best on test"  # what the paper's rule adds to the name of a row
 _TITLES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 
 
@@ -132,12 +151,41 @@ def _comparison(folder: Path) -> Study:
         raise ReportError(f"{folder / 'results.json'}: expected a list of rows, as 'cheaplip compare' writes it")
     if not rows:
         raise ReportError(f"{folder / 'results.json'}: no rows yet; continue the comparison, then report again")
+    command, problems = _command(folder)
+    unread: list[str] = []
+    experiment = _experiment(folder, unread)
+    places = {} if experiment is None else _places(folder)
     runs = []
     for position, row in enumerate(rows, start=1):
         name = str(row.get("name") or row.get("method") or f"row {position}")
-        runs.append(_run(folder / run_name(name, row.get("seed", 0)), name, row))
-    command, problems = _command(folder)
-    return Study(folder, tuple(runs), alone=False, command=command, problems=problems)
+        if experiment is None:
+            runs.append(_run(folder / run_name(name, row.get("seed", 0)), name, row))
+            continue
+        place = places.get((name, str(row.get("seed"))), folder / run_name(name, row.get("seed", 0)))
+        kept = place / f"best-on-{row.get('rule')}"
+        runs.append(_run(place, name.removesuffix(BEST_ON_TEST), row, kept))
+    if command is None and experiment is not None:
+        quick = ["--quick"] if experiment.quick else []
+        command = shlex.join(["cheaplip", "reproduce", experiment.name, *quick, "--out", str(folder.parent)])
+    return Study(folder, tuple(runs), False, command, (*problems, *unread), experiment)
+
+
+def _experiment(folder: Path, problems: list[str]) -> Experiment | None:
+    found = _optional(folder / "experiment.json", problems)
+    if not isinstance(found.get("experiment"), str):
+        return None
+    return Experiment(found["experiment"], found.get("quick") is True, section(found, "versions"))
+
+
+def _places(folder: Path) -> dict[tuple[str, str], Path]:
+    """The folder of each row of an experiment, by name and seed; a unit that is broken or unfinished has none."""
+    found = {}
+    for path in sorted(folder.glob("*/rows.json")):
+        rows = _optional(path, []).get("rows")
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, dict):
+                found[str(row.get("name")), str(row.get("seed"))] = path.parent
+    return found
 
 
 def _alone(folder: Path) -> Study:
@@ -156,9 +204,10 @@ def _alone(folder: Path) -> Study:
     return Study(folder, (run,), alone=True, command=command, problems=problems + unread)
 
 
-def _run(folder: Path, name: str, row: Mapping[str, Any]) -> Run:
+def _run(folder: Path, name: str, row: Mapping[str, Any], measured: Path | None = None) -> Run:
+    """A run; ``measured`` is the folder of its checkpoint where that is another one's."""
     problems: list[str] = []
-    row = _completed(row, _optional(folder / "metrics.json", problems))
+    row = _completed(row, _optional((measured or folder) / "metrics.json", problems))
     config = _optional(folder / "config.json", problems)
     exhibits = _optional(folder / "report.json", problems)
     history = _history(folder / "history.jsonl", problems)

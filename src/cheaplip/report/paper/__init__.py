@@ -1,0 +1,1 @@
+"""Pages of the paper's experiments, as ``cheaplip reproduce`` leaves their rows."""
