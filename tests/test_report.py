@@ -373,6 +373,15 @@ def test_a_large_pair_is_left_out_of_the_exhibits(monkeypatch):
     assert pair["distance"] == pytest.approx(float((u - v).norm()))
 
 
+def test_a_history_that_was_cut_off_is_told(tmp_path):
+    write_run(tmp_path, "clip")
+    write(tmp_path / "metrics.json", row("clip"))
+    assert "history.jsonl ends at" not in own(write_report(tmp_path))
+    history = tmp_path / "history.jsonl"
+    history.write_text(history.read_text()[:-20])
+    assert "history.jsonl ends at epoch 2 of 3: the others are missing." in own(write_report(tmp_path))
+
+
 def test_an_unfinished_run_shows_its_training(tmp_path):
     write_run(tmp_path, "clip")
     page = own(write_report(tmp_path))

@@ -211,6 +211,9 @@ def _run(folder: Path, name: str, row: Mapping[str, Any], measured: Path | None 
     config = _optional(folder / "config.json", problems)
     exhibits = _optional(folder / "report.json", problems)
     history = _history(folder / "history.jsonl", problems)
+    done, ends = number(row.get("epochs")), number(history[-1].get("epoch")) if history else None
+    if done is not None and ends is not None and ends < done:
+        problems.append(f"{folder / 'history.jsonl'} ends at epoch {ends:g} of {done:g}: the others are missing.")
     return Run(name, row, config, history, exhibits, folder.name, tuple(problems))
 
 
