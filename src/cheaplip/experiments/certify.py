@@ -23,7 +23,7 @@ def certify(
     subject: Subject,
     *,
     epsilons: Sequence[float],
-    seconds: float = 30.0,
+    seconds: float | None = 30.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Bracket a model, certify every test input, and write what came out; of a run, with the model's card.
@@ -36,7 +36,7 @@ def certify(
     Args:
         subject: the model, its data and its folder; without a folder nothing is written.
         epsilons: Euclidean radii.
-        seconds: for both ends, about.
+        seconds: for both ends, about. None: as many as the steps of the search take.
         progress: called with (steps done, steps in all) of that search.
 
     Returns:
@@ -52,7 +52,7 @@ def certify(
 
 
 def _certify(
-    subject: Subject, epsilons: Sequence[float], seconds: float, progress: Callable[[int, int], None] | None
+    subject: Subject, epsilons: Sequence[float], seconds: float | None, progress: Callable[[int, int], None] | None
 ) -> dict[str, Any]:
     model, data, folder = subject.model, subject.data, subject.folder
     metrics = subject.metrics() or data.task.metrics(model, {"test": data.test})
@@ -71,7 +71,7 @@ def _certify(
 
 
 def bracket_for_certificate(
-    model: nn.Module, data: Data, *, seconds: float = 30.0, progress: Callable[[int, int], None] | None = None
+    model: nn.Module, data: Data, *, seconds: float | None = 30.0, progress: Callable[[int, int], None] | None = None
 ) -> Bracket:
     """The bracket of a model on its data's domain, its upper end rounded up to five digits or so."""
     b = bracket(model, data.domain, x=data.train.x, seconds=seconds, progress=progress)
