@@ -11,6 +11,7 @@ from torch import nn
 
 from cheaplip import Ball, Box, Certified, bracket, certified_accuracy, certified_interval, certified_radius
 from cheaplip.bracket import pairwise
+from cheaplip.bracket.chain import read
 
 
 def affine(rows, bias=None):
@@ -213,13 +214,22 @@ def test_certified_exports_with_both_outputs(problem):
         assert torch.equal(expected, got)
 
 
+def convolutional():
+    torch.manual_seed(3)
+    layers = nn.Conv2d(2, 4, (3, 2), padding=1, stride=(2, 1), groups=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(24, 3)).eval()
+    x = torch.rand(20, 2, 8, 6)
+    return model, x, quick(model, Box(0.0, 1.0), x=x)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_certified_exports_to_onnx(problem, tmp_path):
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+def test_certified_exports_to_onnx(kind, problem):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     import onnxruntime
 
-    model, x, b = problem
+    model, x, b = problem if kind == "dense" else convolutional()
     served, file = Certified(model, b).eval(), io.BytesIO()
     batch = {0: torch.export.Dim("batch", min=1)}
     torch.onnx.export(
@@ -233,7 +243,28 @@ def test_certified_exports_to_onnx(problem, tmp_path):
     session = onnxruntime.InferenceSession(file.getvalue())
     prediction, radius = session.run(["prediction", "radius"], {session.get_inputs()[0].name: x.numpy()})
     assert prediction.tolist() == served(x)[0].tolist()
+    assert bool((served(x)[1] > 0).any())
     torch.testing.assert_close(torch.from_numpy(radius), served(x)[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.Conv2d(2, 6, (3, 2), stride=(2, 3), padding=(0, 2), dilation=(1, 2), groups=2),
+        nn.Conv2d(2, 2, 3, padding=2, padding_mode="circular"),
+        nn.Conv1d(2, 4, 3, stride=2, padding=1),
+    ],
+    ids=["plain", "every-option", "circular", "one-dimensional"],
+)
+def test_a_convolution_in_onnx_is_the_same_map(layer, monkeypatch):
+    shape = (2, 9, 8)[: layer.weight.dim() - 1]
+    (step,) = read(layer, shape).steps
+    low = torch.randn(5, *shape, dtype=torch.float64)
+    expected = step.operation.interval((low, low + 0.1))
+    monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
+    for end, same in zip(step.operation.interval((low, low + 0.1)), expected, strict=True):
+        torch.testing.assert_close(end, same, rtol=1e-12, atol=1e-12)
 
 
 class Odd(nn.Module):

@@ -164,6 +164,10 @@ class Certified(nn.Module):
     and ONNX take it, with both outputs. It holds a copy of the model: later training of yours does not reach it.
     An input outside the domain, or with NaN, gets radius 0.
 
+    For ONNX, give this module to ``torch.onnx.export(…, dynamo=True)``, not a program of it: convolutions are then
+    written as products of matrices, for onnxruntime has none in float64. It has no average pooling, softplus or GELU in
+    float64 either: serve those with torch.export.
+
     Args:
         model: from inputs (B, \*input) to logits (B, classes); used as in evaluation mode.
         bracket: of this model, 2 → 2.

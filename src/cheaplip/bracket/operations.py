@@ -7,6 +7,7 @@ Everything is rounded outwards: ``(low, high)`` holds the exact result of the ex
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -110,8 +111,24 @@ class Convolution:
         widths = [n for pair in reversed(self.padding) for n in pair]
         if any(widths):
             x = F.pad(x, widths, mode="circular" if self.circular else "constant")
+        if torch.onnx.is_in_onnx_export():
+            return self._by_taps(x, weight)
         convolve: Callable[..., Tensor] = {3: F.conv1d, 4: F.conv2d}[x.dim()]
         return convolve(x, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def _by_taps(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The sum over the taps of matrix products: onnxruntime has no convolution in float64. ``x`` is padded."""
+        steps = list(zip(x.shape[2:], weight.shape[2:], self.stride, self.dilation, strict=True))
+        size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in steps]
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
+        for tap in product(*(range(k) for k in weight.shape[2:])):
+            met, matrices = x, weight
+            for dim, (at, m, (_, _, s, d)) in enumerate(zip(tap, size, steps, strict=True), start=2):
+                met = met.transpose(2, dim)[:, :, at * d : at * d + s * (m - 1) + 1 : s].transpose(2, dim)
+                matrices = matrices[:, :, at]
+            grouped = met.reshape(x.shape[0], self.groups, -1, math.prod(size))
+            total = total + matrices.reshape(self.groups, -1, weight.shape[1]) @ grouped
+        return total.reshape(x.shape[0], -1, *size)
 
     def lipschitz(self, norm: float, shapes: tuple[tuple[int, ...], ...]) -> float:
         """From above."""
