@@ -232,7 +232,7 @@ def claim(section, **values):
         (claim("versions", torch="0.1"), "no: card.md does not say what card.json says"),
         (lambda path, _: (path / "card.json").write_text("{}"), "card.json is not a card of 'cheaplip certify'"),
         (lambda path, _: (path / "card.json").write_text("{"), "cannot read"),
-        (lambda path, _: (path / "card.json").unlink(), "no card.json in "),
+        (lambda path, _: (path / "card.json").unlink(), "' writes one"),
         (lambda path, _: (path / "model.safetensors").unlink(), "no model.safetensors in "),
     ],
     ids=lambda value: getattr(value, "__name__", "").replace("<lambda>", "card") if callable(value) else "",

@@ -207,7 +207,6 @@ def measured(tmp_path, config=PAPER, **job):
 
 
 def test_a_certified_row_says_what_is_proved_and_comes_with_its_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(classification, "_BRACKET", 1.0)
     monkeypatch.setattr(classification, "EPSILON", 0.5)  # digits are small: 2 breaks every epoch's network alike
     config = TrainConfig(data="digits", model="linear", method="certified", epochs=8, target=None, probe=0, search=8)
     rows = measured(tmp_path / "row", config)

@@ -46,6 +46,8 @@ def verify(
         UntrueCardError: says why.
         RunError: there is no run, or no card.
     """
+    if folder.exists() and not (folder.path / "card.json").is_file():
+        raise RunError(f"no card.json in {folder.path}: 'cheaplip certify {folder.path}' writes one")
     card = folder.read_json("card.json")
     config = from_json(folder.read_json("config.json"))
     config.check_device()
