@@ -41,11 +41,11 @@ NEAR = 0.999999
 BATCH = 1000
 
 
-def variants(base: TrainConfig, margins: list[float]) -> dict[str, TrainConfig]:
-    """Each method with its own recommended settings, certified training at several margins."""
-    methods = ("plain", "weight", "clip", "clip+certified", "adversarial", "certified")
+def variants(base: TrainConfig, margins: list[float], target: float) -> dict[str, TrainConfig]:
+    """Each method with its recommended settings, certified training at several margins; ``target``: of the steered."""
     return {
-        **{method: replace(base, method=method) for method in methods},
+        **{method: replace(base, method=method) for method in ("plain", "adversarial", "certified")},
+        **{method: replace(base, method=method, target=target) for method in ("weight", "clip", "clip+certified")},
         **{f"certified, margin {margin:g}": replace(base, method="certified", margin=margin) for margin in margins},
     }
 
@@ -201,6 +201,7 @@ def main(
     out: Path = Path("results/certificates"),
     data: str = "mnist",
     model: str = "mlp:200,80",
+    target: float = 0.98,
     seeds: str = "0,1,2",
     epochs: int | None = None,
     epsilon: str = "0.5,1,2",
@@ -218,7 +219,7 @@ def main(
     at = [float(r) for r in radii.split(",")]
     attacks = [Attack(name, float(e), samples) for e in epsilon.split(",") for name in ("pgd", "autoattack")]
     base = TrainConfig(data=data, model=model, epochs=epochs, search=search, probe=probe)
-    configs = variants(base, [float(m) for m in margins.split(",") if m])
+    configs = variants(base, [float(m) for m in margins.split(",") if m], target)
     numbers = [int(seed) for seed in seeds.split(",")]
     rows = compare(configs, numbers, loaded, out, attacks=attacks, certify_at=at)
     for row in rows:
