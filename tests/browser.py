@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ class Page:
         self._buffer = b""
         self._count = 0
         self._session: str | None = None
+        self._pages = 0
         self.complaints: list[str] = []
         self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -66,6 +68,8 @@ class Page:
 
     def _next(self) -> dict:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], _PATIENCE)
+            assert ready, f"chromium is silent; complaints: {self.complaints}"
             part = os.read(self._answers, 1 << 20)
             assert part, "chromium has gone"
             self._buffer += part
@@ -73,6 +77,8 @@ class Page:
         message = json.loads(line)
         params = message.get("params", {})
         match message.get("method"):
+            case "Page.frameNavigated" if params["frame"]["url"] != "about:blank":
+                self._pages += 1
             case "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(params["exceptionDetails"]))
             case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
@@ -100,9 +106,21 @@ class Page:
         """Show a page and wait until all of its plots are drawn."""
         self.resize(width, height)
         self.scheme(dark=dark)
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete'")
+        with self.navigation():
+            self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait("document.querySelectorAll('.plot:not([data-drawn])').length === 0")
+
+    @contextmanager
+    def navigation(self) -> Iterator[None]:
+        """What is done inside leads to another page; at the end it has loaded.
+
+        Nothing is asked in between: chromium answers a question to a page that is just being left with an error.
+        """
+        pages = self._pages
+        yield
+        while self._pages == pages:
+            self._next()
+        self.wait("document.readyState === 'complete'")
 
     def resize(self, width: int, height: int = 800) -> None:
         """A window of this size; a phone's, if narrow."""

@@ -631,5 +631,6 @@ def test_the_index_leads_to_the_pages(tmp_path, tab):
     write(tmp_path / "a & b" / "results.json", [row("plain"), row("clip")])
     tab.open(write_report(tmp_path), width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-    tab.evaluate("document.querySelector('.entries a').click()")
+    with tab.navigation():
+        tab.evaluate("document.querySelector('.entries a').click()")
     tab.wait("document.querySelectorAll('.plot[data-drawn]').length > 0")
