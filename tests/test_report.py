@@ -142,6 +142,15 @@ def test_every_plot_says_what_it_shows_and_names_its_axes(study):
         assert layout["yaxis"]["title"]["text"]
 
 
+@pytest.mark.parametrize(("name", "labelled"), [("clip", True), ("CLIP 90, the authors' setting", False)])
+def test_lines_are_labelled_where_the_names_leave_room(name, labelled, tmp_path):
+    write(tmp_path / "results.json", [row(name)])
+    plots = re.findall(r'<script type="application/json">(.*?)</script>', own(write_report(tmp_path)))
+    layouts = [json.loads(plot)["layout"] for plot in plots]
+    (under_attack,) = [layout for layout in layouts if layout["xaxis"]["title"]["text"].startswith("ε")]
+    assert bool(under_attack.get("annotations")) == labelled
+
+
 def test_seeds_are_summarised(study):
     found = read_study(study)
     page = own(write_report(study))

@@ -10,6 +10,7 @@ from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, 
 __all__ = ["plane", "robustness"]
 
 _LABELLED = 6  # more lines than that are not labelled at their ends
+_LONGEST = 26  # characters of such a label; longer ones would leave the plot no room
 _GAP = 6.5  # points between two such labels
 
 
@@ -63,9 +64,10 @@ def _attacked(
         "tickvals": sorted({x for x, _ in points or certified}),
     }
     axes["yaxis"] |= {"rangemode": "tozero"} if kind.errors else {"range": [-3, 103], "dtick": 25}
-    if len(ends) <= _LABELLED and not kind.errors:
+    longest = max((len(_end_text(group, value)) for group, value in ends), default=0)
+    if len(ends) <= _LABELLED and longest <= _LONGEST and not kind.errors:
         axes["annotations"] = _end_labels(ends)
-        axes["margin"] = {"r": 14 + 7 * max((len(_end_text(group, value)) for group, value in ends), default=0)}
+        axes["margin"] = {"r": 14 + 7 * longest}
     noun = f"{kind.noun[0].upper()}{kind.noun[1:]}"
     title = f"{noun} under {attack_title(name)}" if name else f"Certified {kind.noun}"
     note = "Dotted: certified, which no attack can beat." if certified else ""
