@@ -245,6 +245,13 @@ def test_a_row_holds_both_checkpoint_rules_beside_the_papers_numbers(whole):
     assert f"{100 * whole[0]['accuracy']['test']:.1f} (90.0)" in table
 
 
+def test_seeds_are_averaged_with_their_standard_deviation(whole):
+    rows = [
+        {**whole[0], "seed": seed, "accuracy": {**whole[0]["accuracy"], "test": 0.9 + seed / 10}} for seed in (0, 1)
+    ]
+    assert f"| {100 * whole[0]['accuracy']['train']:.1f} ± 0.0 | 95.0 ± 7.1 (90.0) |" in TABLE1_MNIST.table(rows)
+
+
 @pytest.mark.parametrize("asked", [5, 90, 127], ids=["training", "later-epoch", "attacks"])
 def test_an_interrupted_row_continues_and_is_the_same(asked, whole, tmp_path):
     left = iter([False] * asked)
