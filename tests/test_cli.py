@@ -1,3 +1,5 @@
+import io
+import itertools
 import json
 import os
 import re
@@ -8,8 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import TextColumn
 
 from cheaplip.cli import run
+from cheaplip.cli.console import LoggedProgress
 
 TINY = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "2"]
 
@@ -287,3 +292,34 @@ def test_batch_norm_wants_the_separate_form(form, status, tmp_path, monkeypatch,
 def test_a_device_that_is_not_there(tmp_path, capsys):
     assert run(["train", "digits", "--out", str(tmp_path / "r"), "--device", "quantum", *TINY]) == 2
     assert "device: cannot use 'quantum'" in capsys.readouterr().err
+
+
+def test_a_log_is_told_of_progress_now_and_then():
+    now, log = 0.0, io.StringIO()
+    with LoggedProgress(
+        TextColumn("{task.description} {task.completed}"), console=Console(file=log), get_time=lambda: now
+    ) as bar:
+        finished, trained, _waiting = bar.add_task("first"), bar.add_task("second"), bar.add_task("third", start=False)
+        bar.update(finished, completed=100)
+        for minute in range(100):
+            now = 60.0 * minute
+            bar.update(trained, completed=minute)
+        told = [line.split() for line in log.getvalue().splitlines()]
+    assert told[:3] == [["second", "1"], ["second", "2"], ["second", "3"]]
+    assert {name for name, _ in told} == {"second"}
+    gaps = [int(later) - int(earlier) for (_, earlier), (_, later) in itertools.pairwise(told)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 5
+
+
+def test_a_terminal_is_not():
+    now, screen = 0.0, io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    with LoggedProgress(
+        TextColumn("{task.description}"), console=console, get_time=lambda: now, auto_refresh=False
+    ) as bar:
+        task = bar.add_task("first")
+        before = screen.getvalue()
+        now = 1000.0
+        bar.update(task, completed=50)
+        assert screen.getvalue() == before

@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -25,6 +26,7 @@ from cheaplip.experiments import training
 
 __all__ = [
     "Interrupt",
+    "LoggedProgress",
     "attack_bar",
     "fail",
     "messages",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 messages = Console(stderr=True)
+_SELDOM = 60.0  # seconds between two states of the progress in a log, at least
+_SHARE = 0.05  # of the time that has passed: an overnight run leaves pages, not books
+_LOG_WIDTH = 160  # characters
 
 
 class Interrupt:
@@ -77,18 +82,43 @@ def shown_warnings() -> Iterator[None]:
         yield
 
 
+class LoggedProgress(Progress):
+    """A progress display that also speaks where there is no terminal: now and then it prints what is under way."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self._began = self._spoke = self.get_time()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As ever."""
+        super().update(task_id, **changes)
+        now = self.get_time()
+        if not self.console.is_terminal and now - self._spoke >= max(_SELDOM, _SHARE * (now - self._began)):
+            self._spoke = now
+            under_way = [task for task in self.tasks if task.started and not task.finished]
+            self.console.print(self.make_tasks_table(under_way))
+
+
 @contextmanager
-def progress_display() -> Iterator[Progress]:
-    """A progress display that appears with its first task."""
-    bar = Progress(
+def progress_display(
+    amount: Callable[[], ProgressColumn] = MofNCompleteColumn, *, speed_estimate_period: float = 30.0
+) -> Iterator[Progress]:
+    """A progress display that appears with its first task.
+
+    Args:
+        amount: the column that says how much is done.
+        speed_estimate_period: seconds that the ETA looks back.
+    """
+    bar = LoggedProgress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        amount(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=messages,
+        console=messages if messages.is_terminal else Console(stderr=True, width=_LOG_WIDTH),
+        speed_estimate_period=speed_estimate_period,
     )
     try:
         yield bar

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn
 
-from cheaplip.cli.console import Interrupt, messages, print_json
+from cheaplip.cli.console import Interrupt, messages, print_json, progress_display
 from cheaplip.cli.report import finish_with_report
 from cheaplip.experiments.config import ConfigError, check_choice
 from cheaplip.experiments.paper import EXPERIMENTS, reproduce
@@ -82,17 +82,9 @@ def _progress(experiments: tuple[Experiment, ...], quick: bool) -> Iterator[Repo
     """A bar for everything, weighed by cost, and a line for each unit at work."""
     costs = {f"{e.name}/{unit.name}": unit.cost for e in experiments for unit in e.units(quick)}
     done = dict.fromkeys(costs, 0.0)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=messages, speed_estimate_period=600) as bar:
+    with progress_display(TaskProgressColumn, speed_estimate_period=600) as bar:
         known = 0
+        bar.start()
         overall = bar.add_task(f"{len(costs)} units", total=sum(costs.values()), note="", start=False)
         tasks = {}
 
