@@ -16,6 +16,12 @@ def made(*layers):
     return nn.Sequential(*layers).double().eval()
 
 
+def test_the_finite_sides_of_a_box_count_as_switches():
+    box = Box(0.0, torch.tensor([1.0, torch.inf]))
+    values = switches(read(made(nn.Linear(2, 1), nn.ReLU()), (2,)), box)
+    assert values(torch.tensor([[0.25, 2.0]]).double())[:, :-1].tolist() == [[0.25, 2.0, -0.75]]
+
+
 def test_values_vanish_where_an_activation_switches():
     model = made(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1), nn.Hardtanh(-1.0, 2.0))
     values = switches(read(model, (2,)))

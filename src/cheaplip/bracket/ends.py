@@ -134,7 +134,7 @@ def bracket(
         norm_out=norm,
         generator=generator,
         enclosure=exact,
-        switches=None if chain is None else switches(chain),
+        switches=None if chain is None else switches(chain, domain),
         progress=progress,
     )
     assert lower.value <= upper.value, (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cheaplip.bracket.switching import Switches, nearest_switch
+from cheaplip.bracket.switching import FEW, Switches, nearest_switch
 from cheaplip.modes import Model, evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import distance
@@ -19,7 +19,6 @@ __all__ = ["Budget", "steepest_points"]
 _POINTS = 1024
 _KEPT = 16
 _CORNERS = 6  # most activations that a move makes switch at once
-_FEW = 16  # inputs, up to which regions may be enclosed by corners
 _POWER = 3  # iterations for a new point; its direction starts from its parent's
 
 
@@ -123,22 +122,30 @@ def _proposals(x: Tensor, d: Tensor, value: Tensor, search: PairSet) -> Tensor:
 
 
 def _with_corners(y: Tensor, x: Tensor, switches: Switches, search: PairSet) -> Tensor:
-    """Half of the proposals replaced by points near where some activations switch, all of them at once; of many
-    inputs, an eighth, and one activation for each."""
-    few = math.prod(x.shape[1:]) <= _FEW
+    """Half of the proposals replaced by points near where some activations switch, all of them at once, most often as
+    many as make a corner; of many inputs, an eighth, and one activation for each."""
+    few = math.prod(x.shape[1:]) <= FEW
     stride = min(2 if few else 8, len(x))
     turn = slice(_draw(stride, search), None, stride)
     some = x[turn]
     values = switches(some)
     most = min(math.prod(x.shape[1:]), values.shape[1], _CORNERS) if few else 1
-    corners = 1 + _draw(most, search)
-    count = len(some) * corners
-    drawn = _indices(2 * count, x, search, values.shape[1]).reshape(2, len(some), corners)
-    near = values.gather(1, drawn[0]).abs() < values.gather(1, drawn[1]).abs()
-    step = nearest_switch(switches, some, torch.where(near, drawn[0], drawn[1]))
+    corners = min(most, 1 + _draw(2 * most, search))
+    step = nearest_switch(switches, some, _near(values, corners, search))
     size = _column(distance(step), x) * 10 ** (1 - 6 * _uniform(len(some), x, search))
     y[turn] = some + step + size * _unit(_noise(some, search))
     return y
+
+
+def _near(values: Tensor, count: int, search: PairSet) -> Tensor:
+    """Indices (B, count) of different entries, the nearer to 0 the likelier: the nearer of two for one; for more, drawn
+    in proportion to 1/|value|, as the first to arrive of exponential waits."""
+    if count == 1:
+        drawn = _indices(2 * len(values), values, search, values.shape[1]).reshape(2, -1, 1)
+        near = values.gather(1, drawn[0]).abs() < values.gather(1, drawn[1]).abs()
+        return torch.where(near, drawn[0], drawn[1])
+    waits = torch.empty(values.shape, device=search.generator.device).exponential_(generator=search.generator)
+    return (waits.to(values) * values.abs()).topk(count, largest=False).indices
 
 
 def _draw(high: int, search: PairSet) -> int:

@@ -12,17 +12,20 @@ from torch import Tensor
 
 from cheaplip.bracket.chain import Chain
 from cheaplip.bracket.operations import Elementwise
+from cheaplip.domain import Box, Domain
 
-__all__ = ["Switches", "nearest_switch", "switches"]
+__all__ = ["FEW", "Switches", "nearest_switch", "switches"]
 
 Switches = Callable[[Tensor], Tensor]
 """For inputs (B, \\*input), values (B, N), each 0 where one activation goes from one piece to the next."""
 
+FEW = 16  # inputs, up to which regions may be enclosed by corners
 _MOST = 4096  # values for each input; beyond, corners are too many to matter
 
 
-def switches(chain: Chain) -> Switches | None:
-    """Those of a chain; None if it has none, or more than 4096."""
+def switches(chain: Chain, domain: Domain | None = None) -> Switches | None:
+    """Those of a chain, and the faces of a box of few inputs, where regions have corners, too; None if the chain has
+    none, or more than 4096."""
     ends = {
         at: sorted({end for start, stop, _ in step.operation.activation.pieces for end in (start, stop)} - _INFINITE)
         for at, step in enumerate(chain.steps)
@@ -32,7 +35,7 @@ def switches(chain: Chain) -> Switches | None:
         return None
 
     def values(x: Tensor) -> Tensor:
-        known, found = [x], []
+        known, found = [x], _faces(x, domain)
         for at, step in enumerate(chain.steps):
             taken = [known[i] for i in step.arguments]
             found += [taken[0].flatten(1) - end for end in ends.get(at, ())]
@@ -43,6 +46,14 @@ def switches(chain: Chain) -> Switches | None:
 
 
 _INFINITE = {-math.inf, math.inf}
+
+
+def _faces(x: Tensor, domain: Domain | None) -> list[Tensor]:
+    """For each finite side of a box, how far the inputs (B, \\*input) lie beyond it, (B, N)."""
+    if not isinstance(domain, Box) or math.prod(x.shape[1:]) > FEW:
+        return []
+    sides = [side.expand(x.shape[1:]) for side in domain.bounds(x.device, x.dtype)]
+    return [(x - side)[:, side.isfinite()] for side in sides]
 
 
 def nearest_switch(function: Switches, x: Tensor, chosen: Tensor) -> Tensor:
