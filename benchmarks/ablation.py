@@ -11,10 +11,10 @@ from pathlib import Path
 import tyro
 from table import markdown
 
-from cheaplip.experiments.compare import Attack, compare
-from cheaplip.experiments.config import TrainConfig
-from cheaplip.experiments.data import load
-from cheaplip.experiments.runs import versions
+from cheaplip.data import load
+from cheaplip.runs.folder import versions
+from cheaplip.trained.compare import Attack, compare
+from cheaplip.training.config import TrainConfig
 
 
 def variants(base: TrainConfig) -> dict[str, TrainConfig]:

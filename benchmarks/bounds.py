@@ -23,8 +23,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from cheaplip.bracket.lipsdp import Slopes, certify, closed_form, optimise, product
-from cheaplip.experiments.runs import versions
+from cheaplip.lipschitz.bounds.lipsdp import Slopes, certify, closed_form, optimise, product
+from cheaplip.runs.folder import versions
 
 try:
     from eclipse_nn import LipConstEstimator

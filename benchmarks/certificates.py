@@ -27,15 +27,16 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cheaplip.bracket import bracket, register_layer
-from cheaplip.experiments.certify import bracket_for_certificate
-from cheaplip.experiments.compare import Attack, compare, run_name
-from cheaplip.experiments.config import TrainConfig, from_json
-from cheaplip.experiments.data import Data, load
-from cheaplip.experiments.runs import RunFolder, versions
-from cheaplip.experiments.subjects import load_trained
-from cheaplip.experiments.tasks.classification import certify_inputs
+from cheaplip.data import Data, load
+from cheaplip.lipschitz import register_layer
+from cheaplip.lipschitz.bracket import bracket
 from cheaplip.robustness import accuracy, attack
+from cheaplip.runs.folder import RunFolder, versions
+from cheaplip.trained.certify import bracket_for_certificate
+from cheaplip.trained.compare import Attack, compare, run_name
+from cheaplip.trained.subject import load_trained
+from cheaplip.training.config import TrainConfig, from_json
+from cheaplip.training.tasks.classification import certify_inputs
 
 NEAR = 0.999999
 BATCH = 1000

@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.clip import Aggregate
-from cheaplip.experiments.methods import adversarial
-from cheaplip.experiments.runs import versions
+from cheaplip.runs.folder import versions
+from cheaplip.training.methods import adversarial
 
 CLASSES = 10
 WITH_ACCURACY = "plain, with its accuracy"

@@ -24,9 +24,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from cheaplip import Box, bracket
-from cheaplip.bracket import read
-from cheaplip.bracket.exact import exact_constant
-from cheaplip.experiments.runs import versions
+from cheaplip.lipschitz import read
+from cheaplip.lipschitz.bounds.exact import exact_constant
+from cheaplip.runs.folder import versions
 
 STEPS = (1, 3, 10, 30, 100)
 ON_A_LINE = ([1, 20, 1], [1, 50, 1], [1, 12, 12, 2])

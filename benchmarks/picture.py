@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import tyro
 
-from cheaplip.experiments.compare import summarise
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.compare import summarise
 
 COLOURS = {"plain": "#9a9a9a", "weight": "#d9a441", "clip": "#1f6fb4", "adversarial": "#b4472e"}
 

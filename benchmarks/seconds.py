@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 import tyro
 
-from cheaplip.experiments.config import TrainConfig
-from cheaplip.experiments.data import load
-from cheaplip.experiments.methods import METHODS
-from cheaplip.experiments.runs import versions
-from cheaplip.experiments.training import Training
+from cheaplip.data import load
+from cheaplip.runs.folder import versions
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.loop import Training
+from cheaplip.training.methods import METHODS
 
 
 def main(data: str = "mnist", model: str = "mlp:200,80", repeats: int = 5, methods: str = ",".join(METHODS)) -> None:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cheaplip import Box, LipschitzBound, bracket
-from cheaplip.bracket import read
-from cheaplip.bracket.upper import upper_bound
-from cheaplip.experiments.data import load
-from cheaplip.experiments.runs import versions
+from cheaplip.data import load
+from cheaplip.lipschitz import read
+from cheaplip.lipschitz.bounds.upper import upper_bound
+from cheaplip.runs.folder import versions
 
 WIDTHS = (50, 100, 200, 500, 1000, 2000)
 DEPTHS = (2, 5, 10, 20, 50, 100)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from cheaplip.experiments.compare import summarise
+from cheaplip.trained.compare import summarise
 
 TITLES = {"lower": "largest quotient found", "upper": "upper bound", "lam": "λ or μ", "tracking": "tracking"}
 HIDDEN = ("seconds_per_epoch",)  # of runs that shared the machine; see seconds.py

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
-from cheaplip.experiments.runs import versions
+from cheaplip.lipschitz import largest_quotient
 from cheaplip.quotient import distance
+from cheaplip.runs.folder import versions
 
 SETS: dict[str, Callable[..., tuple[object, object]]] = {
     "breast-cancer": load_breast_cancer,

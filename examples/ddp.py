@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
+from cheaplip.lipschitz import largest_quotient
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
+from cheaplip.lipschitz import largest_quotient
 
 DOMAIN = cheaplip.Box(torch.tensor([-1.6, -1.1]), torch.tensor([2.6, 1.6]))
 GRID = 400

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
+from cheaplip.lipschitz import largest_quotient
 
 
 def main() -> None:

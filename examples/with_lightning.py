@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
 from cheaplip.integrations.lightning import CLIPCallback
+from cheaplip.lipschitz import largest_quotient
 
 
 class Classifier(LightningModule):

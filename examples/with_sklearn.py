@@ -9,8 +9,8 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
 from cheaplip.integrations.skorch import CLIPClassifier
+from cheaplip.lipschitz import largest_quotient
 
 
 def main() -> None:

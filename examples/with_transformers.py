@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 
 import cheaplip
-from cheaplip.bracket import largest_quotient
 from cheaplip.integrations.huggingface import CLIPTrainer, Logits
 from cheaplip.integrations.lazy import LazyCLIP
+from cheaplip.lipschitz import largest_quotient
 
 
 def main() -> None:

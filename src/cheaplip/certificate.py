@@ -4,7 +4,7 @@ If Lip(f_y − f_j) ≤ L_yj for the class y that is predicted at x and each oth
 
 .. math:: ‖x' - x‖_2 < r(x) = \min_{j ≠ y} \frac{f_y(x) - f_j(x)}{L_{yj}}
 
-is classified differently. L_yj is √2 times the bracket's bound of Lip(f), or what :func:`cheaplip.bracket.pairwise`
+is classified differently. L_yj is √2 times the bracket's bound of Lip(f), or what :func:`cheaplip.lipschitz.pairwise`
 proves for the pair, where that is given and smaller.
 
 **What this is about** is the function that the stored weights define in real arithmetic. Logits are evaluated in
@@ -26,10 +26,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from cheaplip.bracket.chain import Chain, read
-from cheaplip.bracket.ends import Bracket
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz.bracket import Bracket
+from cheaplip.lipschitz.reading.chain import Chain, read
 from cheaplip.quotient import quotient
 
 __all__ = ["Certified", "certified_accuracy", "certified_interval", "certified_radius"]
@@ -47,7 +47,7 @@ def certified_radius(model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor |
         model: from inputs (B, \*input) to logits (B, classes), in evaluation mode.
         x: (B, \*input), floating-point, inside the bracket's domain.
         b: of this model, 2 → 2.
-        pairs: bounds of Lip(f_i − f_j), (classes, classes), from :func:`cheaplip.bracket.pairwise` for the same model
+        pairs: bounds of Lip(f_i − f_j), (classes, classes), from :func:`cheaplip.lipschitz.pairwise` for the same model
             and domain.
 
     Returns:
@@ -59,7 +59,7 @@ def certified_radius(model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor |
             model's, or the outputs are not logits.
 
     Example:
-        >>> from cheaplip.bracket import bracket
+        >>> from cheaplip.lipschitz.bracket import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> x = torch.tensor([[3.0, 4.0]])  # 5 from the line where both logits are equal
@@ -97,7 +97,7 @@ def certified_accuracy(
         ValueError: ε or a label is out of range, there are no inputs, or as in :func:`certified_radius`.
 
     Example:
-        >>> from cheaplip.bracket import bracket
+        >>> from cheaplip.lipschitz.bracket import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> batches = [(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.tensor([0, 0]))]
@@ -136,7 +136,7 @@ def certified_interval(model: nn.Module, x: Tensor, b: Bracket, epsilon: float) 
         ValueError: ε is out of range or reaches across the ball's border, or as in :func:`certified_radius`.
 
     Example:
-        >>> from cheaplip.bracket import bracket
+        >>> from cheaplip.lipschitz.bracket import bracket
         >>> model = nn.Linear(2, 1)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)})
         >>> low, high = certified_interval(model, torch.zeros(1, 2), bracket(model, shape=(2,)), epsilon=0.1)
@@ -177,7 +177,7 @@ class Certified(nn.Module):
         ValueError: the bracket proves nothing or is another model's, or the outputs are not logits.
 
     Example:
-        >>> from cheaplip.bracket import bracket
+        >>> from cheaplip.lipschitz.bracket import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> prediction, radius = Certified(model, bracket(model, shape=(2,)))(torch.tensor([[-3.0, -4.0]]))
@@ -229,8 +229,11 @@ def _classify(chain: Chain, x: Tensor, lipschitz: Tensor, domain: nn.Module | No
 
 @torch.no_grad()
 def _outputs(chain: Chain, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies certainly below and above the exact outputs, as :func:`cheaplip.bracket.propagation.enclose` does,
-    without any decision that depends on the batch, which could not be exported."""
+    """What lies certainly below and above the exact outputs.
+
+    As :func:`cheaplip.lipschitz.bounds.propagation.enclose`, but without any decision that depends on the batch, which
+    could not be exported.
+    """
     boxes = [(x, x)]
     for step in chain.steps:
         boxes.append(step.operation.interval(*(boxes[i] for i in step.arguments)))
@@ -283,7 +286,7 @@ def _class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
     if pairs.shape != bounds.shape or not bool((pairs >= 0).all()):
         raise ValueError(
             f"pairs: expected bounds of 0 or more, shape {tuple(bounds.shape)}, got shape {tuple(pairs.shape)} and "
-            f"values from {float(pairs.min()):g}: take them from cheaplip.bracket.pairwise"
+            f"values from {float(pairs.min()):g}: take them from cheaplip.lipschitz.pairwise"
         )
     return torch.minimum(bounds, pairs.to(bounds))
 

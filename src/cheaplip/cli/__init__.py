@@ -20,7 +20,7 @@ from cheaplip.cli.report import Report
 from cheaplip.cli.reproduce import Reproduce
 from cheaplip.cli.train import Train
 from cheaplip.cli.verify import Verify
-from cheaplip.experiments.training import Interrupted
+from cheaplip.errors import Interrupted
 
 __all__ = [
     "Bracket",

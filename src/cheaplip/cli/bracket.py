@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-from cheaplip.bracket.upper import METHODS
 from cheaplip.cli.console import Interrupt, print_json, progress_display, search_bar, show_table
 from cheaplip.cli.options import check_seconds, parse_norm
 from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
-from cheaplip.experiments.bracketing import bracket_subject
-from cheaplip.experiments.config import check_choice
+from cheaplip.lipschitz.bounds.upper import METHODS
+from cheaplip.trained.bracket import bracket_subject
+from cheaplip.training.config import check_choice
 
 __all__ = ["Bracket"]
 

@@ -10,7 +10,7 @@ from cheaplip.cli.figures import wording
 from cheaplip.cli.options import check_seconds, parse_radii
 from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
-from cheaplip.experiments.certify import certify
+from cheaplip.trained.certify import certify
 
 __all__ = ["Certify"]
 

@@ -21,13 +21,14 @@ from cheaplip.cli.figures import Wording, wording
 from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
 from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
-from cheaplip.experiments.compare import Attack, Summary, compare, summarise
-from cheaplip.experiments.config import TrainConfig
-from cheaplip.experiments.data import Data
-from cheaplip.experiments.methods import METHODS
-from cheaplip.experiments.models import build
-from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.steering import check_target
+from cheaplip.data import Data
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.compare import Attack, Summary, compare, summarise
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.methods import METHODS
+from cheaplip.training.models import build
+from cheaplip.training.steering import check_target
+from cheaplip.training.tasks import task_of
 
 __all__ = ["Compare"]
 
@@ -100,7 +101,7 @@ class Compare(TrackingOptions):
 
     def _attacks(self, data: Data) -> list[Attack]:
         check_samples(self.samples)
-        applicable = data.task.attacks(data.domain)
+        applicable = task_of(data).attacks(data.domain)
         if self.attacks is None:
             names = [name for name in applicable if name != "fgsm"]
         else:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from cheaplip.cli.figures import wording
 from cheaplip.errors import CheaplipWarning
-from cheaplip.experiments import training
+from cheaplip.training import loop as training
 
 __all__ = [
     "Interrupt",

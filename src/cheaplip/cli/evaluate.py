@@ -9,9 +9,9 @@ import tyro
 from cheaplip.cli.console import Interrupt, attack_bar, metrics_table, print_json, progress_display, show_table
 from cheaplip.cli.options import check_samples, parse_names, parse_radii
 from cheaplip.cli.report import renew_report
-from cheaplip.experiments.evaluation import evaluate
-from cheaplip.experiments.runs import RunFolder
 from cheaplip.robustness import ATTACKS
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.evaluate import evaluate
 
 __all__ = ["Evaluate"]
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from cheaplip.cli.console import Interrupt, messages
-from cheaplip.experiments.export import Format, export
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.export import Format, export
 
 __all__ = ["Export"]
 

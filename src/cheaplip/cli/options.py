@@ -4,9 +4,10 @@ import shlex
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from cheaplip.experiments.config import ConfigError, TrainConfig, check_choice
-from cheaplip.experiments.data import Data
-from cheaplip.experiments.subjects import data_of
+from cheaplip.data import Data
+from cheaplip.errors import ConfigError
+from cheaplip.trained.subject import data_of
+from cheaplip.training.config import TrainConfig, check_choice
 
 __all__ = [
     "check_samples",

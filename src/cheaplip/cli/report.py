@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from cheaplip.cli.console import Interrupt, messages
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.runs.folder import RunFolder
 
 __all__ = ["Report", "finish_with_report", "renew_report"]
 

@@ -15,11 +15,12 @@ from rich.progress import TaskProgressColumn
 
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display
 from cheaplip.cli.report import finish_with_report
-from cheaplip.experiments.config import ConfigError, check_choice
-from cheaplip.experiments.paper import EXPERIMENTS, reproduce
-from cheaplip.experiments.paper.experiment import Experiment
-from cheaplip.experiments.paper.reproduce import Report
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.errors import ConfigError
+from cheaplip.paper import EXPERIMENTS, reproduce
+from cheaplip.paper.experiment import Experiment
+from cheaplip.paper.reproduce import Report
+from cheaplip.runs.folder import RunFolder
+from cheaplip.training.config import check_choice
 
 __all__ = ["Reproduce"]
 

@@ -7,11 +7,12 @@ from typing import Annotated
 import tyro
 
 from cheaplip.cli.options import load_data
-from cheaplip.experiments.config import ConfigError, TrainConfig
-from cheaplip.experiments.models import Activation
-from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.scaling import Scaling
-from cheaplip.experiments.subjects import Subject, of_model, of_run
+from cheaplip.data.scaling import Scaling
+from cheaplip.errors import ConfigError
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.subject import Subject, of_model, of_run
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.models import Activation
 
 __all__ = ["SubjectOptions"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.tracking import MLflow, TensorBoard, Tracker
+from cheaplip.runs.folder import RunFolder
+from cheaplip.tracking import MLflow, TensorBoard, Tracker
 
 __all__ = ["TrackingOptions"]
 

@@ -7,10 +7,10 @@ from cheaplip.cli.console import Interrupt, metrics_table, print_json, progress_
 from cheaplip.cli.options import command_line, load_data
 from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
-from cheaplip.experiments import training
-from cheaplip.experiments.config import TrainConfig
-from cheaplip.experiments.processes import leads, processes
-from cheaplip.experiments.runs import RunFolder
+from cheaplip.runs.folder import RunFolder
+from cheaplip.training import loop as training
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.processes import leads, processes
 
 __all__ = ["Train"]
 

@@ -8,9 +8,9 @@ import tyro
 
 from cheaplip.cli.console import Interrupt, messages, progress_display, search_bar
 from cheaplip.cli.options import check_seconds
-from cheaplip.experiments.card import task_of
-from cheaplip.experiments.runs import RunFolder
-from cheaplip.experiments.verify import verify
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.card import task_of_card
+from cheaplip.trained.verify import verify
 
 __all__ = ["Verify"]
 
@@ -29,7 +29,7 @@ class Verify:
         check_seconds(self.seconds)
         with progress_display() as bar:
             card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
-        task = task_of(card)
+        task = task_of_card(card)
         certified = ", ".join(
             f"{task.write(value)} at ε = {key}" for key, value in card[task.figure]["certified"].items()
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cheaplip.experiments.naming import run_name
 from cheaplip.report.kind import Kind, kind_of
+from cheaplip.runs.naming import run_name
 
 __all__ = ["BEST_ON_TEST", "Experiment", "ReportError", "Run", "Study", "number", "read_study", "section"]
 

@@ -1,0 +1,48 @@
+"""Rows for training, validation and test: disjoint, each class in proportion, or at random."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from cheaplip.errors import DataError
+
+__all__ = ["split"]
+
+
+def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    """Rows of the rest, then of one part for each fraction of all rows; disjoint, each class in proportion."""
+    parts = 1 + len(fractions)
+    if y.is_floating_point():
+        return _split_at_random(len(y), source, fractions, seed)
+    counts = y.bincount()
+    if counts.min() < parts:
+        raise DataError(
+            f"{source}: expected at least {parts} samples of every class, one for each part of the split, "
+            f"got {counts.min()} of class {counts.argmin()}; add samples, or drop the class"
+        )
+    rest, taken = np.arange(len(y)), []
+    for fraction in fractions:
+        size = round(fraction * len(y))
+        try:
+            rest, part = train_test_split(rest, test_size=size, stratify=y[rest], random_state=seed)
+        except ValueError as error:
+            raise DataError(
+                f"{source}: cannot split {size} of {len(y)} samples (a fraction of {fraction:g}) off, with all "
+                f"{len(counts)} classes in every part; change the fraction, or add samples"
+            ) from error
+        taken.append(part)
+    return [torch.from_numpy(rows) for rows in (rest, *taken)]
+
+
+def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    sizes = [round(fraction * count) for fraction in fractions]
+    if min(*sizes, count - sum(sizes)) < 1:
+        raise DataError(
+            f"{source}: expected enough samples for one in every part, got {count}; add samples, or change fractions"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    *taken, rest = torch.split(order, [*sizes, count - sum(sizes)])
+    return [rest, *taken]

@@ -1,1 +1,0 @@
-"""Data, models, training and evaluation behind the command line."""

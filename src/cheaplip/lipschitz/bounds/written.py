@@ -1,0 +1,99 @@
+"""The LipSDP bound of a chain that is written out as matrices, with multipliers to train."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.lipschitz.bounds import lipsdp
+from cheaplip.lipschitz.bounds.elimination import Elimination, Step, top_eigenvalue
+from cheaplip.lipschitz.reading.chain import Chain
+
+__all__ = ["WrittenOut"]
+
+
+class WrittenOut:
+    r"""One elimination in float64, whose gradient is that of the largest eigenvalue.
+
+    It comes from the one worst increment (z, h) of each layer (envelope theorem), so that the backward pass costs a few
+    products of matrices and vectors:
+
+    .. math:: λ = \|W_L h_{L-1}\|^2 - 2 \sum_l (h_l - αz_l)^⊤ T_l (h_l - βz_l), \quad z_l = W_l h_{l-1},
+
+    at fixed h_l; in layers with S at fixed v_l, with h = cz + rv and (h - αz)(h - βz) = r²(v² - z²), see
+    :mod:`cheaplip.lipschitz.bounds.elimination`.
+
+    Args:
+        chain: of affine maps and elementwise activations.
+
+    Attributes:
+        log_multipliers: log T of each hidden layer, from the closed form at first.
+        restarts: how often they started again from it.
+
+    Raises:
+        UnsupportedLayerError: the chain cannot be written out.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        with torch.no_grad():
+            problem = Elimination.of(*chain.dense(), scaled=False)
+        guess = problem.ordered(lipsdp.first_guess(problem))
+        self.log_multipliers = [nn.Parameter(t.log().to(chain.device)) for t in guess]
+        self.restarts = 0
+
+    def __call__(self) -> Tensor:
+        """The bound: a float64 scalar on the chain's device; inf, without gradient, where nothing could be proved."""
+        weights, slopes = self._chain.dense()
+        problem = Elimination.of(weights, slopes, scaled=False)
+        steps = self._eliminated(problem)
+        gram = steps[-1].gram if steps else problem.gram
+        value = math.sqrt(top_eigenvalue(gram)) if len(steps) == len(problem.layers) else math.inf
+        if not 0 < value < math.inf:
+            return weights[-1].new_tensor(value)
+        smooth = self._lagrangian(problem, weights, steps, torch.linalg.eigh(gram)[1][:, -1:]).sqrt()
+        return smooth + (value - smooth).detach()
+
+    @torch.no_grad()
+    def tighten_(self, seconds: float) -> None:
+        """Set the multipliers to the best for the present weights."""
+        problem = Elimination.of(*self._chain.dense(), scaled=False)
+        self._set(problem, lipsdp.solve(problem, self._ordered(problem), 1e-4, seconds))
+
+    def _ordered(self, problem: Elimination) -> list[Tensor]:
+        return problem.ordered([log.detach().cpu().double().exp() for log in self.log_multipliers])
+
+    @torch.no_grad()
+    def _set(self, problem: Elimination, multipliers: Sequence[Tensor]) -> None:
+        for log, t in zip(self.log_multipliers, problem.ordered(multipliers), strict=True):
+            log.copy_(t.log())
+
+    def _eliminated(self, problem: Elimination) -> list[Step]:
+        steps = problem.run(self._ordered(problem), rigorous=True)
+        if len(steps) < len(problem.layers):
+            self.restarts += 1
+            self._set(problem, lipsdp.first_guess(problem))
+            steps = problem.run(self._ordered(problem), rigorous=True)
+        return steps
+
+    def _lagrangian(
+        self, problem: Elimination, weights: Sequence[Tensor], steps: Sequence[Step], top: Tensor
+    ) -> Tensor:
+        """λ as a function of weights and multipliers at the worst increments, starting where elimination ends."""
+        matrices = [weight.mT for weight in reversed(weights)] if problem.forward else list(weights)
+        logs = self.log_multipliers[::-1] if problem.forward else self.log_multipliers
+        h = problem.lifted(top).squeeze(1).to(weights[0])
+        value = h.new_zeros(())
+        for matrix, log, step in zip(matrices[:-1], logs, reversed(steps), strict=True):
+            layer, worst = step.layer, step.worst(top).squeeze(1)
+            top, z, t = step.respond(top), matrix @ h, log.exp()
+            if layer.loose is None:
+                h = worst.to(z)
+                value = value - 2 * (t * (h - layer.low.to(z) * z) * (h - layer.high.to(z) * z)).sum()
+            else:
+                center, radius = layer.center.to(z), layer.radius.to(z)
+                v = torch.zeros_like(layer.radius).index_copy(0, layer.loose, worst).to(z)
+                h = center * z + radius * v
+                value = value + 2 * (t * radius.square() * (z.square() - v.square())).sum()
+        return value + (matrices[-1] @ h).square().sum()

@@ -1,0 +1,288 @@
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import cheaplip
+from cheaplip.cli import run
+from cheaplip.runs.folder import RunFolder
+
+TINY = ["--epochs", "10", "--model", "mlp:32,16", "--probe", "0"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("certified") / "run"
+    assert run(["train", "digits", "--method", "certified", "--out", str(path), *TINY]) == 0
+    assert run(["certify", str(path), "--epsilon", "0.05,0.1", "--seconds", "1"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    path = tmp_path_factory.mktemp("another") / "run"
+    assert run(["train", "digits", "--method", "certified", "--out", str(path), "--seed", "5", *TINY]) == 0
+    assert run(["certify", str(path), "--epsilon", "0.1", "--seconds", "1"]) == 0
+    return path
+
+
+CONVOLUTIONAL = """
+from torch import nn
+
+def net(shape, outputs):
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(12, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(96, 40), nn.ReLU(), nn.Linear(40, outputs),
+    )
+
+def linear(shape, outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+"""
+
+
+@pytest.mark.parametrize("method", ["certified", "clip+certified"])
+def test_a_convolutional_network_is_trained_for_its_certificate(method, tmp_path, monkeypatch):
+    (tmp_path / "convolutional.py").write_text(CONVOLUTIONAL)
+    monkeypatch.chdir(tmp_path)
+    options = ["--method", method, "--model", "convolutional:net", "--epochs", "8", "--probe", "2", "--search", "16"]
+    assert run(["train", "digits", "--out", "runs/c", *options]) == 0
+    assert run(["certify", "runs/c", "--epsilon", "0.1,0.2", "--seconds", "1"]) == 0
+    metrics = json.loads((tmp_path / "runs/c/metrics.json").read_text())
+    history = [json.loads(line) for line in (tmp_path / "runs/c/history.jsonl").read_text().splitlines()]
+    lower, upper = metrics["lipschitz"]["lower"], metrics["lipschitz"]["upper"]
+    assert lower <= upper <= 1.01 * history[-1]["bound"]  # what is proved is what was trained
+    least = {"certified": 0.5, "clip+certified": 0.05}[method]
+    assert metrics["accuracy"]["test"] > metrics["certified"]["0.1"] > least
+    assert metrics["certified"]["0.1"] > metrics["certified"]["0.2"] > 0
+
+
+def test_a_bound_without_multipliers_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "convolutional.py").write_text(CONVOLUTIONAL)
+    monkeypatch.chdir(tmp_path)
+    options = ["--method", "certified", "--model", "convolutional:linear", "--epochs", "3", "--probe", "0"]
+    assert run(["train", "digits", "--out", "runs/l", *options]) == 0
+    assert run(["certify", "runs/l", "--epsilon", "0.1", "--seconds", "1"]) == 0
+    assert json.loads((tmp_path / "runs/l/metrics.json").read_text())["certified"]["0.1"] > 0.3
+
+
+@pytest.fixture
+def certified(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def verify(path, capsys):
+    status = run(["verify", str(path), "--seconds", "1"])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return status, " ".join(line for line in err.splitlines() if line.startswith(("cheaplip:", "yes:")))
+
+
+def change_card(path, change):
+    card = json.loads((path / "card.json").read_text())
+    change(card)
+    (path / "card.json").write_text(json.dumps(card))
+
+
+def test_certify_writes_accuracies_radii_and_a_card(certified):
+    metrics = json.loads((certified / "metrics.json").read_text())
+    rows = list(csv.DictReader((certified / "certified.csv").read_text().splitlines()))
+    assert [row["index"] for row in rows] == [str(i) for i in range(359)]
+    for epsilon in (0.05, 0.1):
+        proved = sum(row["label"] == row["prediction"] and float(row["radius"]) > epsilon for row in rows) / len(rows)
+        assert metrics["certified"][str(epsilon)] == pytest.approx(proved)
+    assert metrics["certified"]["0.05"] > metrics["certified"]["0.1"]
+    assert metrics["lipschitz"]["lower"] <= metrics["lipschitz"]["upper"]
+    card = json.loads((certified / "card.json").read_text())
+    assert card["accuracy"]["certified"] == metrics["certified"]
+    assert (card["bracket"]["norm"], card["bracket"]["domain"]) == (2, "Box(0, 1)")
+    assert {"cheaplip", "torch", "python"} <= set(card["versions"])
+    assert card["training"]["method"] == "certified"
+    text = (certified / "card.md").read_text()
+    assert card["model"]["sha256"] in text
+    assert f"{100 * metrics['certified']['0.1']:.2f} %" in text
+
+
+def test_certify_prints_a_table_or_the_metrics(certified, capsys):
+    assert run(["certify", str(certified), "--epsilon", "0.1,1", "--seconds", "1", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert list(metrics["certified"]) == ["0.05", "0.1", "1.0"]
+    assert run(["certify", str(certified), "--epsilon", "0.1", "--seconds", "1"]) == 0
+    assert f"{100 * metrics['certified']['0.1']:.2f} %" in capsys.readouterr().out
+
+
+def test_a_shorter_search_certifies_everything_again(certified, capsys, monkeypatch):
+    before = json.loads((certified / "metrics.json").read_text())["certified"]
+    monkeypatch.setattr("cheaplip.trained.certify.bracket", looser(1.5))
+    assert run(["certify", str(certified), "--epsilon", "0.02", "--seconds", "1"]) == 0
+    monkeypatch.undo()
+    after = json.loads((certified / "metrics.json").read_text())["certified"]
+    assert list(after) == ["0.02", "0.05", "0.1"]
+    assert after["0.1"] < before["0.1"]
+    capsys.readouterr()
+    status, said = verify(certified, capsys)
+    assert (status, said.startswith("yes: ")) == (0, True)
+
+
+def looser(factor):
+    def bracket(*args, **kwargs):
+        b = cheaplip.bracket(*args, **kwargs)
+        return replace(b, upper=factor * b.upper)
+
+    return bracket
+
+
+def test_two_processes_cannot_certify_at_once(certified, capsys):
+    with RunFolder(certified).locked():
+        assert run(["certify", str(certified), "--epsilon", "0.1", "--seconds", "1"]) == 2
+    assert f"another process is at work in {certified}" in capsys.readouterr().err
+
+
+def test_a_true_card_is_verified(certified, capsys):
+    status, said = verify(certified, capsys)
+    assert status == 0
+    assert said.startswith("yes: the weights and the data are those of the card")
+
+
+def tampered_weights(path, _):
+    weights = load_file(path / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].view(-1)[0] += 0.125
+    save_file(weights, path / "model.safetensors")
+
+
+def rehashed_weights(path, _):
+    tampered_weights(path, None)
+    weights = load_file(path / "model.safetensors")
+    save_file({name: 1.5 * tensor for name, tensor in weights.items()}, path / "model.safetensors")
+    from cheaplip.runs.folder import RunFolder
+    from cheaplip.trained.card import weights_digest
+
+    change_card(path, lambda card: card["model"].update(sha256=weights_digest(RunFolder(path))))
+
+
+def other_data(path, _):
+    config = json.loads((path / "config.json").read_text())
+    config["split_seed"] = 7
+    (path / "config.json").write_text(json.dumps(config))
+    change_card(path, lambda card: card["training"].update(split_seed=7))
+
+
+def other_card(path, another):
+    shutil.copy(another / "card.json", path / "card.json")
+
+
+def other_card_same_options(path, another):
+    other_card(path, another)
+    change_card(path, lambda card: card["training"].update(seed=0))
+
+
+def other_text(path, _):
+    text = (path / "card.md").read_text()
+    (path / "card.md").write_text(text.replace("| clean | ", "| clean | 1"))
+
+
+def attacked_unknown(path, _):
+    change_card(path, lambda card: card["accuracy"].update(attacked={"pgd@0.05": 0.99}))
+
+
+def claim(section, **values):
+    return lambda path, _: change_card(path, lambda card: card[section].update(values))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (tampered_weights, "no: model.safetensors is not the file that the card is about (SHA-256 "),
+        (rehashed_weights, "no: the card says Lip(f) ≤ "),
+        (other_data, "no: the test data are not those of the card (SHA-256 "),
+        (other_card, "no: this is the card of another model (seed 0, the card says 5)"),
+        (other_card_same_options, "no: model.safetensors is not the file that the card is about"),
+        (claim("bracket", upper=0.01), "no: the card says Lip(f) ≤ 0.01, two inputs have the quotient "),
+        (
+            claim("bracket", domain="Box(0, 2)"),
+            "no: the card is about norm 2 and the domain Box(0, 2), expected norm 2",
+        ),
+        (claim("accuracy", certified={"0.1": 0.999}), "no: the card says that 0.9990 is certified at ε = 0.1, here"),
+        (
+            claim("accuracy", attacked={"pgd@0.05": 0.1}, attacked_inputs={"pgd@0.05": 359}),
+            "is above pgd@0.05 = 0.1000 on the same inputs, which cannot be",
+        ),
+        (claim("accuracy", clean=0.999), "no: the card says accuracy 0.9990, here it is "),
+        (claim("model", architecture="cnn"), "no: the card says model architecture 'cnn', here it is 'mlp:32,16'"),
+        (claim("data", test_inputs=10_000), "no: the card says data test_inputs 10000, here it is 359"),
+        (claim("bracket", lower=99.0), "no: the card says Lip(f) ≥ 99, here Lip(f) ≤ "),
+        (claim("bracket", lower=math.nan), "no: the card says Lip(f) ≥ nan, here Lip(f) ≤ "),
+        (claim("bracket", gap=1.0), "no: the card says gap 1.0, its own ends are "),
+        (claim("bracket", upper="1"), "is not a card of 'cheaplip certify' (TypeError: expected a number, got '1')"),
+        (claim("bracket", upper=10**400), "is not a card of 'cheaplip certify' (OverflowError: "),
+        (attacked_unknown, "no: the card says pgd@0.05 of None inputs, expected 1 to 359"),
+        (claim("accuracy", attacked={"pgd@9.0": 0.0}, attacked_inputs={"pgd@9.0": 0}), "pgd@9.0 of 0 inputs"),
+        (
+            claim("accuracy", attacked={"pgd@9.0": math.nan}, attacked_inputs={"pgd@9.0": 359}),
+            "is above pgd@9.0 = nan on the same inputs, which cannot be",
+        ),
+        (other_text, "no: card.md does not say what card.json says"),
+        (claim("versions", torch="0.1"), "no: card.md does not say what card.json says"),
+        (lambda path, _: (path / "card.json").write_text("{}"), "card.json is not a card of 'cheaplip certify'"),
+        (lambda path, _: (path / "card.json").write_text("{"), "cannot read"),
+        (lambda path, _: (path / "card.json").unlink(), "' writes one"),
+        (lambda path, _: (path / "model.safetensors").unlink(), "no model.safetensors in "),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").replace("<lambda>", "card") if callable(value) else "",
+)
+def test_an_untrue_card_is_refused_with_the_reason(spoil, reason, certified, another, capsys):
+    spoil(certified, another)
+    capsys.readouterr()
+    status, said = verify(certified, capsys)
+    assert status == 2
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["certify", "r", "--epsilon", "-1"], "epsilon: expected finite numbers of at least 0, got '-1'"),
+        (["certify", "r", "--epsilon", "x"], "epsilon: expected numbers separated by commas, got 'x'"),
+        (["certify", "r", "--epsilon", "nan"], "epsilon: expected finite numbers of at least 0, got 'nan'"),
+        (["certify", "r", "--epsilon", "1", "--seconds", "-1"], "seconds: expected a finite number"),
+        (["certify", "r", "--epsilon", "1"], "no metrics.json in r"),
+        (["certify", "r"], "--epsilon"),
+        (["verify", "r"], "no card.json in r"),
+        (["compare", "digits", "--out", "r", "--certify", "-1"], "certify: expected finite numbers"),
+        (["train", "digits", "--out", "r", "--method", "certified", "--margin", "-1"], "margin: expected a positive"),
+    ],
+    ids=["negative", "text", "nan", "seconds", "no-run", "no-epsilon", "no-card", "compare", "margin"],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_a_model_that_cannot_be_bounded_is_not_certified(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cubed.py").write_text(
+        "import torch\n"
+        "class Cubed(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x ** 3\n"
+        "def net(shape, outputs):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, outputs), Cubed())\n"
+    )
+    options = ["--method", "plain", "--model", "cubed:net", "--epochs", "1", "--probe", "0", "--lr", "0.001"]
+    assert run(["train", "digits", "--out", "r", *options]) == 0
+    capsys.readouterr()
+    assert run(["certify", "r", "--epsilon", "0.1", "--seconds", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "nothing is certified, for the bracket has no finite upper bound" in err
+    assert "'2'" in err
+    assert not (tmp_path / "r" / "certified.csv").exists()

@@ -1,0 +1,424 @@
+"""The chain: every supported layer is read as what it computes; all else is refused by path and type."""
+
+import copy
+import functools
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from cheaplip import UnsupportedLayerError
+from cheaplip.lipschitz import read, register_layer
+from cheaplip.lipschitz.bounds.propagation import enclose, norm_product
+from cheaplip.lipschitz.reading import activations
+from cheaplip.lipschitz.reading import chain as chain_module
+from networks import Apply, Block, GroupSort, MaxMin, Normalise, settled
+
+
+class Twice(nn.Sequential):
+    """A Sequential whose forward is not a Sequential's."""
+
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+class Hooked(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+        self.register_forward_hook(lambda module, args, output: 3 * output)
+
+
+VECTOR, SIGNAL, IMAGE = (4,), (2, 9), (2, 7, 7)
+
+LAYERS = {
+    "linear": (VECTOR, lambda: nn.Linear(4, 3)),
+    "linear without bias": (VECTOR, lambda: nn.Linear(4, 3, bias=False)),
+    "linear over the last dimension": (SIGNAL, lambda: nn.Linear(9, 3)),
+    "matrix product": (VECTOR, lambda: Apply(lambda x, a: x @ a.weight.T, nn.Linear(4, 3))),
+    "conv1d": (SIGNAL, lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1)),
+    "conv2d": (IMAGE, lambda: nn.Conv2d(2, 3, 3)),
+    "conv2d with everything": (IMAGE, lambda: nn.Conv2d(2, 4, 2, stride=2, padding=2, dilation=3, groups=2)),
+    "conv2d same": (IMAGE, lambda: nn.Conv2d(2, 3, 4, padding="same")),
+    "conv2d not square": (IMAGE, lambda: nn.Conv2d(2, 3, (1, 3), stride=(2, 1), padding=(0, 1))),
+    "conv2d circular": (IMAGE, lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular")),
+    "conv2d circular strided": (IMAGE, lambda: nn.Conv2d(2, 3, 3, padding=2, stride=2, padding_mode="circular")),
+    "conv2d reflected": (IMAGE, lambda: nn.Conv2d(2, 3, 3, padding=2, padding_mode="reflect")),
+    "conv2d replicated": (IMAGE, lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="replicate")),
+    "average pooling": (IMAGE, lambda: nn.AvgPool2d(2)),
+    "average pooling, overlapping": (IMAGE, lambda: nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)),
+    "average pooling 1d": (SIGNAL, lambda: nn.AvgPool1d(3, ceil_mode=True)),
+    "adaptive average pooling": (IMAGE, lambda: nn.AdaptiveAvgPool2d((3, 2))),
+    "global average": (IMAGE, lambda: Apply(lambda x: x.mean(dim=(2, 3)))),
+    "max pooling": (IMAGE, lambda: nn.MaxPool2d(2)),
+    "max pooling, overlapping": (IMAGE, lambda: nn.MaxPool2d(3, stride=1, padding=1)),
+    "max pooling, dilated": (IMAGE, lambda: nn.MaxPool2d(2, stride=1, dilation=2, ceil_mode=True)),
+    "max pooling 1d": (SIGNAL, lambda: nn.MaxPool1d(3, stride=2)),
+    "batch norm 1d": (VECTOR, lambda: settled(nn.BatchNorm1d(4))),
+    "batch norm 2d": (IMAGE, lambda: settled(nn.BatchNorm2d(2))),
+    "conv and batch norm": (IMAGE, lambda: nn.Sequential(nn.Conv2d(2, 3, 3), settled(nn.BatchNorm2d(3)))),
+    "linear and batch norm": (VECTOR, lambda: nn.Sequential(nn.Linear(4, 3), settled(nn.BatchNorm1d(3)))),
+    "flatten": (IMAGE, lambda: nn.Sequential(nn.Flatten(), nn.Linear(98, 2))),
+    "view": (IMAGE, lambda: Apply(lambda x: x.view(x.size(0), -1)[:, 3:20])),
+    "transpose": (SIGNAL, lambda: Apply(lambda x, a: a(x.transpose(1, 2)).permute(0, 2, 1), nn.Linear(2, 3))),
+    "unsqueeze": (VECTOR, lambda: Apply(lambda x: x.unsqueeze(1).squeeze(1).unflatten(1, (2, 2)))),
+    "dropout": (VECTOR, lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))),
+    "functional dropout": (VECTOR, lambda: Apply(lambda x: F.dropout(x, training=False))),
+    "identity": (VECTOR, lambda: nn.Identity()),
+    "residual": (VECTOR, lambda: nn.Sequential(Block(4), Block(4, torch.tanh), nn.Linear(4, 2))),
+    "negative residual": (VECTOR, lambda: Apply(lambda x, a: 2 - torch.sub(x, a(x), alpha=0.5), nn.Linear(4, 4))),
+    "dense block": (VECTOR, lambda: Apply(lambda x, a: torch.cat([x, F.relu(a(x))], dim=1), nn.Linear(4, 3))),
+    "stack": (VECTOR, lambda: Apply(lambda x: torch.stack([x, F.relu(x)], dim=2))),
+    "broadcast sum": (VECTOR, lambda: Apply(lambda x: x + x.sum(dim=1, keepdim=True) / 4)),
+    "in place": (VECTOR, lambda: Apply(lambda x, a: F.relu_(a(x)).add_(1).mul_(-2), nn.Linear(4, 4))),
+    "one module, called twice": (VECTOR, lambda: Apply(lambda x, a: a(torch.tanh(a(x))), nn.Linear(4, 4))),
+    "sequential with a forward of its own": (VECTOR, lambda: Twice(nn.Linear(4, 4), nn.ReLU())),
+    "hook": (VECTOR, Hooked),
+    "input normalisation": (IMAGE, lambda: nn.Sequential(Normalise(), nn.Conv2d(2, 3, 3))),
+    "spectral norm": (VECTOR, lambda: parametrizations.spectral_norm(nn.Linear(4, 3))),
+    "weight norm": (VECTOR, lambda: parametrizations.weight_norm(nn.Linear(4, 3))),
+    "orthogonal": (VECTOR, lambda: parametrizations.orthogonal(nn.Linear(4, 4))),
+    "parameter as a scale": (VECTOR, lambda: Apply(lambda x, a: x * a.bias.exp(), nn.Linear(4, 4))),
+    "relu": (VECTOR, nn.ReLU),
+    "relu6": (VECTOR, nn.ReLU6),
+    "leaky relu": (VECTOR, lambda: nn.LeakyReLU(0.1)),
+    "steep leaky relu": (VECTOR, lambda: nn.LeakyReLU(-1.5)),
+    "sigmoid": (VECTOR, nn.Sigmoid),
+    "tanh": (VECTOR, nn.Tanh),
+    "elu": (VECTOR, lambda: nn.ELU(1.7)),
+    "celu": (VECTOR, lambda: nn.CELU(0.6)),
+    "selu": (VECTOR, nn.SELU),
+    "softplus": (VECTOR, lambda: nn.Softplus(2.0)),
+    "gelu": (VECTOR, nn.GELU),
+    "gelu by tanh": (VECTOR, lambda: nn.GELU(approximate="tanh")),
+    "silu": (VECTOR, nn.SiLU),
+    "hardtanh": (VECTOR, lambda: nn.Hardtanh(-0.3, 0.6)),
+    "clamp": (VECTOR, lambda: Apply(lambda x: x.clamp(min=0.2))),
+    "absolute value": (VECTOR, lambda: Apply(torch.abs)),
+    "softmax": (VECTOR, lambda: nn.Softmax(dim=1)),
+    "group sort": (VECTOR, lambda: nn.Sequential(nn.Linear(4, 4), GroupSort(), nn.Linear(4, 2))),
+    "maximum and minimum": (VECTOR, lambda: nn.Sequential(nn.Linear(4, 4), MaxMin())),
+    "amax": (SIGNAL, lambda: Apply(lambda x: x.amax(dim=2))),
+    "max over a dimension": (SIGNAL, lambda: Apply(lambda x: x.max(dim=2).values)),
+    "zero padding": (IMAGE, lambda: nn.ZeroPad2d((1, 2, 0, 1))),
+    "constant padding": (IMAGE, lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), nn.Conv2d(2, 2, 3))),
+    "upsampling": (IMAGE, lambda: nn.Upsample(scale_factor=2)),
+    "nothing but the batch sliced": (VECTOR, lambda: Apply(lambda x: x[:, 1:3])),
+}
+
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+@functools.cache
+def made(name):
+    """The model in float64, one input's shape, and the chain read from the model in float32."""
+    shape, make = LAYERS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make().eval()
+    return copy.deepcopy(model).double(), shape, read(model, shape)
+
+
+def inputs(shape, count=6, seed=0, dtype=torch.float64):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@every_layer
+def test_the_chain_computes_what_the_model_computes(name):
+    exact, shape, chain = made(name)
+    x = inputs(shape)
+    expected = exact(x)
+    torch.testing.assert_close(chain(x), expected, rtol=1e-9, atol=1e-9)
+    assert chain.out_shape == expected.shape[1:]
+
+
+@every_layer
+@pytest.mark.parametrize("norm", [1, 2, math.inf], ids=lambda norm: f"norm {norm:g}")
+def test_no_quotient_is_above_the_product_of_norms(name, norm):
+    exact, shape, chain = made(name)
+    bound = norm_product(chain, norm)
+    for seed, near in ((0, 1.0), (1, 1e-3), (2, 10.0)):
+        u = inputs(shape, 200, seed)
+        step = near * inputs(shape, 200, seed + 10)
+        if seed == 2:  # along single entries, where norm 1 has its extremes
+            step = step * torch.nn.functional.one_hot(step.flatten(1).abs().argmax(1), step[0].numel()).reshape(
+                step.shape
+            )
+        rise, run = ((z.flatten(1)).norm(norm, dim=1) for z in (exact(u + step) - exact(u), step))
+        assert float((rise / run).detach().max()) <= bound * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "in place"])
+def test_no_slope_is_above_the_product_of_norms(name):
+    exact, shape, chain = made(name)
+    x = inputs(shape, 4)
+    jacobian = torch.stack([torch.func.jacrev(lambda z: exact(z[None])[0])(one) for one in x])
+    jacobian = jacobian.reshape(len(x), -1, x[0].numel())
+    for norm in (1, 2, math.inf):
+        largest = torch.linalg.matrix_norm(jacobian.detach(), norm).max()
+        assert float(largest) <= norm_product(chain, norm) * (1 + 1e-9)
+
+
+@every_layer
+def test_the_enclosure_holds_the_output(name):
+    exact, shape, chain = made(name)
+    x = inputs(shape)
+    low, high = enclose(chain, x)
+    out = exact(x).detach()
+    assert bool((low <= out).all() & (out <= high).all())
+    assert float((high - low).max()) < 1e-10 * (1 + float(out.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("max pooling", 1.0),
+        ("max pooling, overlapping", 3.0),  # the middle of a 3 × 3 window lies in nine windows
+        ("average pooling", 0.5),
+        ("identity", 1.0),
+        ("softmax", 0.5),
+        ("sigmoid", 0.25),
+        ("steep leaky relu", 1.5),
+        ("global average", 1 / 7),
+    ],
+)
+def test_known_constants(name, exact):
+    assert norm_product(made(name)[2]) == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if not re.search("max|softmax|sort|clamp|stack", name)])
+def test_dense_matrices_reproduce_the_jacobian(name):
+    exact, shape, chain = made(name)
+    weights, slopes = chain.dense()
+    assert all(w.dtype == torch.float64 for w in weights)
+    assert len(slopes) == len(weights) - 1
+    assert all(low.shape == high.shape == (len(w),) for w, (low, high) in zip(weights[:-1], slopes, strict=True))
+    if any(bool((low != high).any()) for low, high in slopes):
+        return  # a nonlinear model's Jacobian depends on the input
+    jacobian = torch.func.jacrev(lambda z: exact(z[None])[0].flatten())(inputs(shape)[0]).flatten(1)
+    product = weights[0]
+    for weight in weights[1:]:
+        product = weight @ product
+    torch.testing.assert_close(product, jacobian, rtol=1e-9, atol=1e-9)
+
+
+def test_dense_of_a_residual_network_carries_the_input_along():
+    model = nn.Sequential(Block(3), nn.Linear(3, 2)).eval()
+    weights, [(low, high)] = read(model, (3,)).dense()
+    first, second, last = (m.weight.double() for m in (model[0].first, model[0].second, model[1]))
+    torch.testing.assert_close(weights[0], torch.cat([first, torch.eye(3).double()]))
+    torch.testing.assert_close(weights[1], torch.cat([last @ second, last], dim=1))
+    assert low.tolist() == [0, 0, 0, 1, 1, 1]
+    assert high.tolist() == [1] * 6
+
+
+def test_dense_merges_adjacent_affine_maps_and_ends_with_the_identity():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), settled(nn.BatchNorm1d(5)), nn.Linear(5, 4), nn.Tanh()).eval()
+    weights, slopes = read(model, (2, 3)).dense()
+    assert [tuple(w.shape) for w in weights] == [(4, 6), (4, 4)]
+    assert torch.equal(weights[1], torch.eye(4, dtype=torch.float64))
+    assert len(slopes) == 1
+
+
+def test_dense_follows_the_parameters():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    chain = read(model, (3,))
+    weights, _ = chain.dense()
+    (weights[0].sum() + 2 * weights[1].sum()).backward()
+    assert torch.equal(model[0].weight.grad, torch.ones(4, 3))
+    assert torch.equal(model[2].weight.grad, 2 * torch.ones(2, 4))
+    with torch.no_grad():
+        model[0].weight.fill_(7.0)
+    assert bool((chain.dense()[0][0] == 7).all())
+
+
+def test_dense_refuses_what_has_no_slopes_and_what_is_too_large():
+    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(Contraction\) is neither affine nor elementwise"):
+        read(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), IMAGE).dense()
+    with pytest.raises(
+        UnsupportedLayerError, match=r"^layer '0' \(Convolution\) would need a matrix of .* the limit of 10"
+    ):
+        read(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()), IMAGE).dense(limit=10)
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x[:, :1])
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else 2 * x
+
+
+class Counting(nn.Module):
+    """Has state that no trace sees."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.calls * x
+
+
+class Remembering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(4))
+
+    def forward(self, x):
+        self.last.copy_(x.mean(dim=0))
+        return x + self.last
+
+
+REFUSED = {
+    "layer norm": (
+        VECTOR,
+        lambda: nn.Sequential(nn.Identity(), nn.LayerNorm(4)),
+        "layer '1' (LayerNorm, aten.layer_norm)",
+    ),
+    "gate": (VECTOR, lambda: nn.Sequential(Gate()), "layer '0' (Gate, aten.mul.Tensor)"),
+    "square": (VECTOR, lambda: Apply(lambda x: x**2), "layer 'model' (Apply, aten.pow.Tensor_Scalar)"),
+    "division": (VECTOR, lambda: Apply(lambda x: 1 / x), "aten.reciprocal"),
+    "attention": (SIGNAL, lambda: nn.MultiheadAttention(9, 1), "cannot be traced"),
+    "batch statistics": (VECTOR, lambda: nn.BatchNorm1d(4, track_running_stats=False), "statistics from the batch"),
+    "own batch statistics": (VECTOR, lambda: Apply(lambda x: x - x.mean(dim=0)), "works along the batch"),
+    "sum of everything": (VECTOR, lambda: Apply(lambda x: x + x.sum()), "aten.sum"),
+    "softmax over the batch": (VECTOR, lambda: nn.Softmax(dim=0), "works along the batch"),
+    "batch moved": (SIGNAL, lambda: Apply(lambda x: x.transpose(0, 1)), "works along the batch"),
+    "batch reshaped": (SIGNAL, lambda: Apply(lambda x: x.reshape(-1, 9)), "moves the batch"),
+    "batch flipped": (VECTOR, lambda: Apply(lambda x: x + x.flip(0)), "works along the batch"),
+    "unbatched convolution": ((7, 7), lambda: nn.Conv2d(5, 3, 3), "takes the batch for another dimension"),
+    "different for each row": (VECTOR, lambda: Apply(lambda x: x * torch.arange(5.0)[:, None]), "differently"),
+    "dropout always on": (VECTOR, lambda: Apply(lambda x: F.dropout(x, training=True)), "aten.native_dropout"),
+    "noise": (VECTOR, lambda: Apply(lambda x: x + torch.randn(4)), "it is random"),
+    "rounding": (VECTOR, lambda: Apply(torch.round), "aten.round"),
+    "hard shrinkage jumps": (VECTOR, lambda: nn.Hardshrink(), "layer 'model' (Hardshrink, "),
+    "embedding": (VECTOR, lambda: Apply(lambda x: x.long().float()), "leaves the floating-point numbers"),
+    "indices": (SIGNAL, lambda: Apply(lambda x: x + x.sort(dim=2).indices), "only the first has a Lipschitz constant"),
+    "control flow": (VECTOR, Branch, "cannot be traced"),
+    "hidden state": (VECTOR, Counting, "does not compute what its traced graph computes"),
+    "changing buffers": (VECTOR, Remembering, "changes to ['last']"),
+    "window of padding": ((2, 1, 1), lambda: nn.MaxPool2d(2, 1, 1, 2), "a window lies in the padding alone"),
+    "two outputs": (VECTOR, lambda: Apply(lambda x: (x, x)), "got 2 outputs"),
+}
+
+
+UNTRACED = ("batch statistics", "hidden state") if torch.__version__.startswith("2.6.") else ()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    shape, make, message = REFUSED[name]
+    message = "cannot be traced" if name in UNTRACED else message  # torch 2.6 refuses these itself
+    with pytest.raises(UnsupportedLayerError, match=re.escape(message)):
+        read(make().eval(), shape)
+
+
+class Rotate(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(x, norm="ortho").real
+
+
+def test_a_registered_layer_is_bounded_by_its_own_constant(monkeypatch):
+    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    model = nn.Sequential(nn.Linear(4, 4), Rotate(), nn.Linear(4, 2)).eval()
+    with pytest.raises(UnsupportedLayerError, match=r"^layer '1' \(Rotate, "):
+        read(model, VECTOR)
+    register_layer(Rotate, lambda layer: 1.0)
+    chain = read(model, VECTOR)
+    x = inputs(VECTOR)
+    torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
+    norms = math.prod(float(torch.linalg.matrix_norm(model[i].weight.detach().double(), 2)) for i in (0, 2))
+    assert norm_product(chain) == pytest.approx(norms)
+    assert norm_product(chain, math.inf) == math.inf
+
+
+def test_a_registered_layer_may_be_called_twice(monkeypatch):
+    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    register_layer(MaxMin, lambda layer: 1.0)
+    shared = MaxMin()
+    model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared).eval()
+    chain = read(model, VECTOR)
+    assert [type(step.operation).__name__ for step in chain.steps] == ["Matrix", "Contraction"] * 2
+    x = inputs(VECTOR)
+    torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
+
+
+def test_a_registered_bound_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    register_layer(Rotate, lambda layer: math.nan)
+    with pytest.raises(ValueError, match=r"^layer '0': expected a registered bound of 0 or more in norm 2, got nan$"):
+        norm_product(read(nn.Sequential(Rotate()), VECTOR))
+
+
+def test_reading_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), settled(nn.BatchNorm1d(4)), nn.Linear(4, 2)).train()
+    model[1].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    read(model, VECTOR)
+    assert [m.training for m in model] == [True, False, True, True]
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+ACTIVATIONS = {
+    "relu": (activations.RELU, (0, 1)),
+    "leaky relu": (activations.leaky_relu(0.1), (0.1, 1)),
+    "abs": (activations.ABSOLUTE, (-1, 1)),
+    "hardtanh": (activations.hardtanh(-1.0, 2.0), (0, 1)),
+    "sigmoid": (activations.SIGMOID, (0, 0.25)),
+    "tanh": (activations.TANH, (0, 1)),
+    "softplus": (activations.softplus(1.5, 20.0), (0, 1)),
+    "elu": (activations.elu(1.0), (0, 1)),
+    "steep elu": (activations.elu(2.0), (0, 2)),
+    "falling elu": (activations.elu(-0.5), (-0.5, 1)),
+    "gelu": (activations.gelu(), (-0.128904145185171, 1.128904145185171)),
+    "gelu by tanh": (activations.gelu(approximate="tanh"), (-0.128993068658772, 1.128993068658772)),
+    "silu": (activations.SILU, (-0.099839320128867, 1.099839320128867)),
+}
+every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
+
+
+@every_activation
+def test_slope_ranges_to_twelve_digits(name):
+    activation, expected = ACTIVATIONS[name]
+    assert activation.slopes == pytest.approx(expected, abs=1e-12)
+
+
+@every_activation
+def test_derivatives_fill_the_range_and_never_leave_it(name):
+    activation, (low, high) = ACTIVATIONS[name]
+    x = torch.cat([torch.linspace(-40, 40, 400_001, dtype=torch.float64), torch.tensor([-1e-9, 1e-9]).double()])
+    x.requires_grad_()
+    (slopes,) = torch.autograd.grad(activation.function(x).sum(), x)
+    assert float(slopes.min()) >= low - 1e-12
+    assert float(slopes.max()) <= high + 1e-12
+    assert float(slopes.min()) == pytest.approx(low, abs=1e-6)
+    assert float(slopes.max()) == pytest.approx(high, abs=1e-6)
+
+
+@every_activation
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(a=st.floats(-12, 12), b=st.floats(-12, 12))
+def test_slopes_and_values_between_two_inputs(name, a, b):
+    activation, _ = ACTIVATIONS[name]
+    low, high = (torch.tensor([end], dtype=torch.float64) for end in sorted((a, b)))
+    least, most = activation.slopes_between(low, high)
+    below, above = activation.values_between(low, high)
+    x = low + (high - low) * torch.linspace(0, 1, 400, dtype=torch.float64)
+    y = activation.function(x)
+    assert bool((below <= y).all() & (y <= above).all())
+    apart = x.diff() > 1e-7
+    slopes = (y.diff() / x.diff())[apart]
+    assert bool((least - 1e-7 <= slopes).all() & (slopes <= most + 1e-7).all())
+    assert (
+        float(above - below) <= float(y.max() - y.min()) + 1e-2 * float(high - low) + 1e-12
+    )  # and no wider than it is

@@ -1,0 +1,172 @@
+"""Runs that are killed, run out of disk, or meet another process: nothing is lost, and the result is the same."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cheaplip import CheaplipWarning
+from cheaplip.cli import run
+from cheaplip.data import load
+from cheaplip.errors import Interrupted
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.compare import Attack, compare
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.loop import train
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
+
+QUICK = TrainConfig(data="digits", epochs=3, model="mlp:20", activation="relu", target=0.9, pairs=8, probe=4)
+EACH_STEP = dataclasses.replace(QUICK, checkpoint_every="0.00001m")
+ATTACKS = [Attack("noise", 0.5, 50), Attack("pgd", 0.5, 20)]
+METHODS = {name: dataclasses.replace(QUICK, method=name, epochs=2) for name in ("plain", "clip")}
+
+
+def one_run(path: str) -> None:
+    torch.set_num_threads(1)
+    train(EACH_STEP, load("digits"), RunFolder(path), resume=True)
+
+
+def one_comparison(path: str) -> None:
+    torch.set_num_threads(1)
+    compare(METHODS, [0], load("digits"), Path(path), attacks=ATTACKS)
+
+
+def killed_again_and_again(work, path, moments):
+    """Do the work in a process, which is killed after each of the times; the last one finishes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cheaplip.trained.compare", "cheaplip.data.sources"])
+    kills = 0
+    for moment in [*moments, None]:
+        process = context.Process(target=work, args=(str(path),))
+        process.start()
+        process.join(moment)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert process.exitcode == 0
+    return kills
+
+
+def timeless(value):
+    """Without the figures that are times."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if not key.startswith("seconds")}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def check_kills(tmp_path, moments, least):
+    assert killed_again_and_again(one_run, tmp_path / "killed", moments) >= least
+    train(QUICK, load("digits"), RunFolder(tmp_path / "whole"))
+    killed, whole = RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "whole")
+    assert timeless(killed.read_json("metrics.json")) == timeless(whole.read_json("metrics.json"))
+    assert timeless(killed.history()) == timeless(whole.history())
+    for name in ("model.safetensors", "witness.safetensors"):
+        assert (killed.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
+    chance = random.Random(0)
+    check_kills(tmp_path, [chance.uniform(0.3, 1.5) for _ in range(4)], least=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_killed_at_twenty_random_moments_ends_the_same(seed, tmp_path):
+    chance = random.Random(seed)
+    check_kills(tmp_path, [chance.uniform(0, 1.0) for _ in range(20)], least=15)
+
+
+def test_a_comparison_killed_at_random_moments_ends_the_same(tmp_path):
+    chance = random.Random(1)
+    moments = [chance.uniform(0.3, 1.5) for _ in range(3)]
+    assert killed_again_and_again(one_comparison, tmp_path / "killed", moments) >= 1
+    rows = compare(METHODS, [0], load("digits"), tmp_path / "whole", attacks=ATTACKS)
+    assert timeless(json.loads((tmp_path / "killed" / "results.json").read_text())) == timeless(rows)
+
+
+def interrupted(path, steps):
+    """A run with a checkpoint at each of its first steps."""
+    left = iter([False] * steps)
+    with pytest.raises(Interrupted):
+        train(EACH_STEP, load("digits"), RunFolder(path), stop=lambda: next(left, True))
+    return RunFolder(path)
+
+
+def test_a_truncated_checkpoint_is_said_and_the_older_one_leads_to_the_same_end(tmp_path):
+    folder = interrupted(tmp_path / "cut", 50)
+    path = folder.path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(CheaplipWarning, match="is damaged .* going on from the checkpoint before it, epoch 0, step 25"):
+        resumed = train(EACH_STEP, load("digits"), folder, resume=True)
+    assert timeless(resumed) == timeless(train(QUICK, load("digits"), RunFolder(tmp_path / "whole")))
+
+
+def test_minutes_between_checkpoints(tmp_path):
+    config = dataclasses.replace(QUICK, checkpoint_every="30m")
+    left = iter([False] * 90)
+    with pytest.raises(Interrupted):
+        train(config, load("digits"), RunFolder(tmp_path / "run"), stop=lambda: next(left, True))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "checkpoint.safetensors" in names
+    assert "checkpoint.previous.safetensors" not in names  # three epochs, and not yet half an hour
+    names = {path.name for path in interrupted(tmp_path / "each step", 5).path.iterdir()}
+    assert "checkpoint.previous.safetensors" in names
+
+
+def cheaplip(*arguments, folder, **options):
+    command = [sys.executable, "-m", "cheaplip", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def small_files_only():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path, capsys):
+    arguments = ["train", "digits", "--model", "mlp:20", "--epochs", "2", "--probe", "0", "--pairs", "8"]
+    process = cheaplip(*arguments, "--out", "full", folder=tmp_path, preexec_fn=small_files_only)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.splitlines()[-1] == "cheaplip: cannot write full/checkpoint.safetensors: File too large"
+    assert "Traceback" not in err
+    for name in ("full", "whole"):
+        assert run([*arguments, "--out", str(tmp_path / name), "--json", "--resume"]) == 0
+    full, whole = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("full", "whole"))
+    assert timeless(full) == timeless(whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "run").mkdir(mode=0o555)
+    assert run(["train", "digits", "--model", "linear", "--epochs", "1", "--out", str(tmp_path / "run")]) == 2
+    assert f"cannot write to output folder {tmp_path / 'run'}: Permission denied" in capsys.readouterr().err
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, capsys):
+    arguments = ["--model", "mlp:20", "--probe", "0", "--pairs", "8", "--out", str(tmp_path / "run"), "--resume"]
+    first = cheaplip("train", "digits", *arguments, "--epochs", "5000", folder=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
+    assert run(["train", "digits", *arguments, "--epochs", "5000"]) == 2
+    assert f"another process is at work in {tmp_path / 'run'}" in capsys.readouterr().err
+    first.kill()
+    first.communicate()
+    with RunFolder(tmp_path / "run").locked():
+        pass
+    shutil.rmtree(tmp_path / "run")
+    assert run(["train", "digits", *arguments, "--epochs", "1"]) == 0

@@ -1,0 +1,204 @@
+import dataclasses
+import json
+import re
+
+import pytest
+import torch
+
+from cheaplip.data import load
+from cheaplip.errors import ConfigError, RunError
+from cheaplip.runs.checkpoints import unpack
+from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.compare import Attack, compare, summarise
+from cheaplip.trained.evaluate import evaluate
+from cheaplip.training import loop as training
+from cheaplip.training.config import TrainConfig, from_json
+
+QUICK = TrainConfig(data="digits", epochs=3, model="mlp:20", activation="relu", target=0.9, pairs=8, probe=4)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+def timeless(metrics):
+    return {key: value for key, value in metrics.items() if key != "seconds_per_epoch"}
+
+
+def history(folder):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in folder.history()]
+
+
+@pytest.mark.parametrize("method", ["plain", "weight", "clip", "adversarial"])
+def test_every_method_learns_and_leaves_a_whole_folder(method, digits, tmp_path):
+    config = dataclasses.replace(QUICK, method=method, adversarial_epsilon=0.1)
+    folder = RunFolder(tmp_path / "run")
+    metrics = training.train(config, digits, folder)
+    assert metrics["accuracy"]["test"] > 0.5
+    assert metrics["lipschitz"]["lower"] > 0
+    assert metrics == folder.read_json("metrics.json")
+    assert from_json(folder.read_json("config.json")) == config
+    assert [line["epoch"] for line in folder.history()] == [1, 2, 3]
+    tracked = all("tracking" in line and "largest" in line for line in folder.history())
+    assert tracked == (method == "clip")
+    names = {path.name for path in folder.path.iterdir()}
+    assert {"model.safetensors", "checkpoint.safetensors", "checkpoint.json", "witness.safetensors"} <= names
+
+
+@pytest.mark.parametrize("form", ["joint", "separate"])
+def test_same_seed_same_metrics_and_another_seed_others(form, digits, tmp_path):
+    config = dataclasses.replace(QUICK, form=form)
+    one = training.train(config, digits, RunFolder(tmp_path / "one"))
+    torch.rand(3)  # the global state must not matter
+    same = training.train(config, digits, RunFolder(tmp_path / "same"))
+    other = training.train(dataclasses.replace(config, seed=1), digits, RunFolder(tmp_path / "other"))
+    assert timeless(one) == timeless(same)
+    assert history(RunFolder(tmp_path / "one")) == history(RunFolder(tmp_path / "same"))
+    assert one["accuracy"] != other["accuracy"]
+
+
+def test_training_leaves_the_global_random_state_alone(digits, tmp_path):
+    state = torch.random.get_rng_state()
+    training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("method", ["clip", "weight", "adversarial"])
+@pytest.mark.parametrize("steps", [5, 40, 85], ids=["mid-epoch", "end-of-epoch", "third-epoch"])
+def test_an_interrupted_run_continues_bit_for_bit(method, steps, digits, tmp_path):
+    config = dataclasses.replace(QUICK, method=method, adversarial_steps=2)
+    whole = training.train(config, digits, RunFolder(tmp_path / "whole"))
+    left = iter([False] * steps)
+    folder = RunFolder(tmp_path / "cut")
+    with pytest.raises(training.Interrupted):
+        training.train(config, digits, folder, stop=lambda: next(left, True))
+    assert "metrics.json" not in {path.name for path in folder.path.iterdir()}
+    resumed = training.train(config, digits, folder, resume=True)
+    assert timeless(resumed) == timeless(whole)
+    assert history(folder) == history(RunFolder(tmp_path / "whole"))
+
+
+def test_a_finished_run_is_not_trained_again(digits, tmp_path, monkeypatch):
+    metrics = training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    monkeypatch.setattr(training, "Training", None)
+    assert training.train(QUICK, digits, RunFolder(tmp_path / "run"), resume=True) == metrics
+
+
+def test_resuming_with_other_options_is_refused(digits, tmp_path):
+    training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    changed = dataclasses.replace(QUICK, epochs=4)
+    with pytest.raises(RunError, match=re.escape("with other options (epochs was 3, now 4)")):
+        training.train(changed, digits, RunFolder(tmp_path / "run"), resume=True)
+
+
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    trainer_step = training.Training.run_epoch
+
+    def poisoned(self, on_step):
+        if self.epoch == 1:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(torch.nan)
+        return trainer_step(self, on_step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Training, "run_epoch", poisoned)
+        with pytest.raises(
+            training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"
+        ):
+            training.train(QUICK, digits, folder)
+    checkpoint = unpack(folder.load_checkpoint())
+    assert checkpoint["epoch"] == 1
+    assert all(torch.isfinite(t).all() for t in checkpoint["model"].values())
+
+
+def test_lambda_is_steered_to_the_target(digits, tmp_path):
+    config = dataclasses.replace(QUICK, epochs=40, target=0.95, model="mlp:40")
+    folder = RunFolder(tmp_path / "run")
+    training.train(config, digits, folder)
+    last = folder.history()[-13:]
+    assert all(abs(line["train_accuracy"] - 0.95) < 0.02 for line in last)
+    assert abs(sum(line["train_accuracy"] for line in last) / len(last) - 0.95) < 0.005
+    assert sum(line["tracking"] for line in last) / len(last) >= 0.8
+
+
+def test_without_a_target_lambda_stays(digits, tmp_path):
+    metrics = training.train(dataclasses.replace(QUICK, target=None, lam=0.25), digits, RunFolder(tmp_path / "run"))
+    assert metrics["lam"] == 0.25
+
+
+def test_evaluation_joins_the_metrics(digits, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    training.train(QUICK, digits, folder)
+    evaluate(folder, attacks=["noise"], epsilons=[0.5], samples=50)
+    metrics = evaluate(folder, attacks=["pgd", "pgd-sign"], epsilons=[0.0, 0.5], samples=50, data=digits)
+    robust = folder.read_json("metrics.json")["robust"]
+    assert metrics["robust"] == robust
+    assert list(robust) == ["noise@0.5", "pgd@0.0", "pgd@0.5", "pgd-sign@0.0", "pgd-sign@0.5"]
+    assert robust["pgd@0.5"] < robust["pgd@0.0"] == robust["pgd-sign@0.0"]
+
+
+def test_evaluation_needs_a_finished_run(tmp_path):
+    with pytest.raises(RunError, match=r"no metrics\.json"):
+        evaluate(RunFolder(tmp_path), attacks=["noise"], epsilons=[1.0])
+
+
+def test_comparison_rows_summary_and_continuation(digits, tmp_path, monkeypatch):
+    configs = {name: dataclasses.replace(QUICK, method=name, epochs=1) for name in ("plain", "clip")}
+    attacks = [Attack("noise", 0.5, 50), Attack("pgd", 0.5, 50)]
+    rows = compare(configs, [0, 1], digits, tmp_path, attacks=attacks)
+    assert [(row["name"], row["method"], row["target"], row["seed"]) for row in rows] == [
+        ("plain", "plain", None, 0),
+        ("clip", "clip", 0.9, 0),
+        ("plain", "plain", None, 1),
+        ("clip", "clip", 0.9, 1),
+    ]
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    plain, clip = summarise(rows)
+    assert (plain.name, plain.seeds, clip.name) == ("plain", 2, "clip")
+    tests = [row["accuracy"]["test"] for row in rows if row["method"] == "clip"]
+    mean, spread = clip.columns["test"]
+    assert mean == pytest.approx(sum(tests) / 2)
+    assert spread == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5)
+    assert "lam" not in plain.columns
+    monkeypatch.setattr(training, "Training", None)  # nothing is trained, nothing attacked again
+    monkeypatch.setattr("cheaplip.trained.compare.evaluate", None)
+    assert compare(configs, [0, 1], digits, tmp_path, attacks=attacks) == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"method": "clipp"},
+            "method: expected one of plain, weight, clip, adversarial, certified, clip+certified, got 'clipp'; "
+            "did you mean 'clip'?",
+        ),
+        ({"target": 1.0}, "target: expected an accuracy in (0, 1), got 1.0"),
+        ({"target": 97.0}, "97 % is 0.97"),
+        ({"lam": -0.1}, "lam: expected a finite number of at least 0, got -0.1"),
+        ({"lam": float("nan")}, "lam: expected a finite number"),
+        ({"lam": 0.0}, "lam: 0 can never move towards the target"),
+        ({"mu": 0.0}, "mu: 0 can never move towards the target"),
+        ({"pairs": 0}, "pairs: expected a whole number of 1 or more, got 0"),
+        ({"epochs": 0}, "epochs: expected a whole number of 1 or more, got 0"),
+        ({"lr": 0.0}, "lr: expected a positive number, got 0.0"),
+        ({"momentum": 1.0}, "momentum: expected a number in [0, 1), got 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a finite number of at least 0"),
+        ({"activation": "swish"}, "activation: expected one of sigmoid"),
+        ({"checkpoint_every": 0}, "checkpoint_every: expected epochs, such as 1, or minutes, such as 10m, got 0"),
+        ({"checkpoint_every": "0m"}, "or minutes, such as 10m, got '0m'"),
+        ({"checkpoint_every": "10 s"}, "or minutes, such as 10m, got '10 s'"),
+        ({"form": "both"}, "form: expected one of joint, separate, got 'both'"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_options_out_of_range_say_what_was_expected(change, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        dataclasses.replace(QUICK, **change)
+
+
+def test_a_newer_configuration_is_refused():
+    with pytest.raises(ConfigError, match="unknown options turbo"):
+        from_json({"data": "digits", "turbo": True})
