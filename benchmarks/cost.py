@@ -31,7 +31,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.clip import Aggregate
 from cheaplip.runs.folder import versions
-from cheaplip.training.methods import adversarial
 
 CLASSES = 10
 WITH_ACCURACY = "plain, with its accuracy"
@@ -181,10 +180,14 @@ def make_step(
             return gradient_penalty(model, x, y), None
 
     else:
-        attack = adversarial(2.0, 7, domain, torch.Generator().manual_seed(0))
+        noise = torch.Generator().manual_seed(0)
+
+        def summed(output: Tensor, y: Tensor) -> Tensor:
+            return cross_entropy(output, y) * len(output)
 
         def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-            return attack.step(model, x, y)[0], None
+            perturbed = ascend(model, summed, x, y, epsilon=2.0, steps=7, domain=domain, generator=noise)
+            return cross_entropy(model(perturbed), y), None
 
     if compiled:
         objective = torch.compile(objective)

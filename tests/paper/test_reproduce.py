@@ -18,7 +18,7 @@ from torch import nn
 from cheaplip.cli import run
 from cheaplip.data import Split, load
 from cheaplip.domain import Box
-from cheaplip.errors import ConfigError, DataError, RunError
+from cheaplip.errors import ConfigError, DataError, Interrupted, RunError
 from cheaplip.paper import EXPERIMENTS, classification
 from cheaplip.paper.classification import Measures, train_and_measure
 from cheaplip.paper.classification_tables import TABLE1_MNIST
@@ -32,8 +32,9 @@ from cheaplip.paper.selection import chosen
 from cheaplip.paper.stages import Schedule, minimise, walk
 from cheaplip.paper.steepest import steepest
 from cheaplip.runs.folder import RunFolder
-from cheaplip.training import loop as training
 from cheaplip.training.config import TrainConfig
+from cheaplip.training.loop import Training
+from cheaplip.training.run import train
 
 DIGITS = TrainConfig(
     data="cheaplip.paper.quick:digits", model="mlp:16", epochs=3, pairs=8, probe=0, search=4, target=0.8
@@ -162,7 +163,7 @@ def test_an_interrupted_path_continues_from_its_last_stage(steps, tmp_path):
     whole = tiny_path(Job(RunFolder(tmp_path / "whole"), True))
     left = iter([False] * steps)
     torch.manual_seed(0)
-    with pytest.raises(training.Interrupted):
+    with pytest.raises(Interrupted):
         tiny_path(Job(RunFolder(tmp_path / "cut"), True, stop=lambda: next(left, True)))
     torch.manual_seed(0)
     assert tiny_path(Job(RunFolder(tmp_path / "cut"), True)) == whole
@@ -256,7 +257,7 @@ def test_seeds_are_averaged_with_their_standard_deviation(whole):
 @pytest.mark.parametrize("asked", [5, 90, 127], ids=["training", "later-epoch", "attacks"])
 def test_an_interrupted_row_continues_and_is_the_same(asked, whole, tmp_path):
     left = iter([False] * asked)
-    with pytest.raises(training.Interrupted):
+    with pytest.raises(Interrupted):
         measured(tmp_path / "row", stop=lambda: next(left, True))
     assert measured(tmp_path / "row") == whole
 
@@ -272,14 +273,14 @@ def test_the_honest_rule_prefers_epochs_that_meet_the_target(tmp_path):
 @pytest.mark.parametrize("steps", [5, 40, 60])
 def test_held_out_pairs_take_turns_and_resume_bit_for_bit(steps, tmp_path):
     data = load(PAPER.data)
-    whole = training.train(PAPER, data, RunFolder(tmp_path / "whole"))
+    whole = train(PAPER, data, RunFolder(tmp_path / "whole"))
     left = iter([False] * steps)
     folder = RunFolder(tmp_path / "cut")
-    with pytest.raises(training.Interrupted):
-        training.train(PAPER, data, folder, stop=lambda: next(left, True))
-    resumed = training.train(PAPER, data, folder, resume=True)
+    with pytest.raises(Interrupted):
+        train(PAPER, data, folder, stop=lambda: next(left, True))
+    resumed = train(PAPER, data, folder, resume=True)
     assert {**resumed, "seconds_per_epoch": 0} == {**whole, "seconds_per_epoch": 0}
-    state = training.Training(PAPER, data)
+    state = Training(PAPER, data)
     assert len(state.parts) == 5
     assert sum(len(part) for part in state.parts) == 40
     assert len(state.data.train.x) == 560
@@ -307,7 +308,7 @@ def test_bad_options_are_named(change, message):
 def test_more_held_out_than_there_is(tmp_path):
     config = dataclasses.replace(PAPER, held_out=600)
     with pytest.raises(DataError, match="expected fewer than the 600 training inputs, got 600"):
-        training.train(config, load(config.data), RunFolder(tmp_path / "run"))
+        train(config, load(config.data), RunFolder(tmp_path / "run"))
 
 
 # The page
@@ -418,7 +419,7 @@ def test_finished_units_are_kept_and_divergence_stops_no_other(jobs, tmp_path):
 
 
 def test_stopping_before_the_start_runs_nothing(tmp_path):
-    with pytest.raises(training.Interrupted):
+    with pytest.raises(Interrupted):
         reproduce([toy("a")], tmp_path, stop=lambda: True)
     assert not (tmp_path / "toy" / "a").exists()
 

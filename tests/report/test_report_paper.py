@@ -5,9 +5,9 @@ import math
 import re
 
 import pytest
+from test_report import own, write, write_run
 
 from cheaplip.report import write_report
-from test_report import own, write, write_run
 
 NUMBERS = {"train": 0.95, "test": 0.9, "noise@1.0": 0.7, "pgd-sign@2.0": 0.3, "lam": 0.25}
 

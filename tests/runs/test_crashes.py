@@ -23,7 +23,7 @@ from cheaplip.errors import Interrupted
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import train
+from cheaplip.training.run import train
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 

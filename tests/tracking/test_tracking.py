@@ -17,7 +17,7 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.tracking import MLflow, TensorBoard, pictures
 from cheaplip.trained.compare import compare
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import train
+from cheaplip.training.run import train
 
 TINY = {"epochs": 3, "model": "mlp:16", "activation": "tanh", "probe": 1, "search": 8, "batch_size": 200, "held_out": 0}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
@@ -147,7 +147,7 @@ def test_two_processes_write_one_event_file(tmp_path):
 
 
 def test_only_the_process_that_leads_tells(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("cheaplip.training.loop.leads", lambda: False)
+    monkeypatch.setattr("cheaplip.training.run.leads", lambda: False)
     notes, config = Notes(), TrainConfig(data="digits", **{**TINY, "epochs": 1})
     assert train(config, digits, RunFolder(tmp_path / "run"), trackers=[notes]) == {}
     assert notes.told == []

@@ -4,20 +4,18 @@ import re
 
 import pytest
 import torch
-from torch import nn
 
 from cheaplip.data import load
-from cheaplip.errors import ConfigError
+from cheaplip.errors import ConfigError, Interrupted
 from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
 from cheaplip.trained.subject import of_run
-from cheaplip.training import loop as training
-from cheaplip.training import methods
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.order import ContradictionError, check_order, read_radii
+from cheaplip.training.run import train
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
 
@@ -25,53 +23,6 @@ QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
-
-
-class Two(nn.Module):
-    def forward(self):
-        return torch.tensor(2.0, dtype=torch.float64)
-
-
-def test_the_hinge_is_on_outputs_divided_by_the_bound():
-    outputs = torch.tensor([[40.0, 1.0, 0.0], [10.0, 20.0, 50.0], [0.0, 90.0, 10.0]])
-    y = torch.tensor([0, 1, 1])  # leads, halved: 19.5, −15, 40
-    loss, fit, output = methods.certified(Two(), 2.0).step(nn.Identity(), outputs, y)
-    assert loss.item() == fit.item() == pytest.approx((0 + (2 + 15) + 0) / 3, rel=1e-5)
-    assert torch.equal(output, outputs)
-
-
-def test_the_hinge_is_smooth_and_counts_every_rival():
-    outputs = torch.tensor([[4.0, 1.0, 0.0]])  # leads, halved: 1.5 and 2
-    loss, _, _ = methods.certified(Two(), 2.0).step(nn.Identity(), outputs, torch.tensor([0]))
-    t = 0.4
-    expected = t * math.log(1 + math.exp((2 - 1.5) / t) + math.exp((2 - 2) / t))
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_bounded_objective_adds_lambda_times_the_bound():
-    model, x, y = nn.Linear(4, 3), torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])
-    base = methods.penalised(methods.WeightPenalty(0.25))
-    loss, fit, _ = base.step(model, x, y)
-    more, same, _ = methods.bounded(base, Two()).step(model, x, y)
-    assert (more - loss).item() == pytest.approx(0.25 * 2.0, rel=1e-5)
-    assert torch.equal(same, fit)
-
-
-def test_the_orthogonal_start_depends_on_the_seed_alone():
-    def start(seed):
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6))
-        methods.orthogonal_(model, seed)
-        return model
-
-    one, same, other = start(0), start(0), start(1)
-    torch.testing.assert_close(one[2].weight @ one[2].weight.T, torch.eye(6))
-    torch.testing.assert_close(one[0].weight.flatten(1) @ one[0].weight.flatten(1).T, torch.eye(4))
-    assert not one[2].bias.any()
-    assert torch.equal(one[0].weight, same[0].weight)
-    assert not torch.equal(one[2].weight, other[2].weight)
-    state = torch.random.get_rng_state()
-    methods.orthogonal_(one, 3)
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_defaults_follow_the_method():
@@ -100,7 +51,7 @@ def test_a_model_without_a_bound_is_refused_before_anything_is_written(digits, t
     monkeypatch.chdir(tmp_path)
     config = dataclasses.replace(QUICK, method="certified", model="odd:net")
     with pytest.raises(ValueError, match="'2'"):
-        training.train(config, digits, RunFolder(tmp_path / "run"))
+        train(config, digits, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -108,11 +59,11 @@ def test_a_model_without_a_bound_is_refused_before_anything_is_written(digits, t
 def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, epochs=2)
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
-    training.train(config, digits, whole)
+    train(config, digits, whole)
     left = iter([False] * 50)  # into the second epoch
-    with pytest.raises(training.Interrupted):
-        training.train(config, digits, cut, stop=lambda: next(left, True))
-    training.train(config, digits, cut, resume=True)
+    with pytest.raises(Interrupted):
+        train(config, digits, cut, stop=lambda: next(left, True))
+    train(config, digits, cut, resume=True)
     assert cut.read_bytes("model.safetensors") == whole.read_bytes("model.safetensors")
     lines = [[{k: v for k, v in line.items() if k != "seconds"} for line in f.history()] for f in (cut, whole)]
     assert lines[0] == lines[1]
@@ -137,7 +88,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     assert row["lipschitz"]["lower"] <= row["lipschitz"]["upper"]
     assert summarise(rows)[0].columns["certified@0.2"] == (row["certified"]["0.2"], None)
     plain = RunFolder(tmp_path / "plain")
-    training.train(dataclasses.replace(QUICK, method="plain", probe=0), digits, plain)
+    train(dataclasses.replace(QUICK, method="plain", probe=0), digits, plain)
     proved_plain = certify(of_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
     assert row["certified"]["0.2"] > proved_plain + 0.2
 
@@ -172,7 +123,7 @@ def test_figures_that_contradict_each_other(robust, message, tmp_path):
 
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
-    training.train(dataclasses.replace(QUICK, method="certified", margin=0.6), digits, folder)
+    train(dataclasses.replace(QUICK, method="certified", margin=0.6), digits, folder)
     certify(of_run(folder, digits), epsilons=[0.05], seconds=1.0)
     lines = (folder.path / "certified.csv").read_text().splitlines()
     boasted = [lines[0], *(",".join([*line.split(",")[:3], "9.0"]) for line in lines[1:])]

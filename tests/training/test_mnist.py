@@ -9,7 +9,7 @@ from cheaplip.data import load
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.evaluate import evaluate
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import train
+from cheaplip.training.run import train
 
 pytestmark = pytest.mark.skipif(
     "CHEAPLIP_DATA" not in os.environ, reason="real images: set CHEAPLIP_DATA to a folder with mnist and fashion-mnist"

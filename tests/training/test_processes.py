@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from test_distributed import on_ranks
 
 from cheaplip.cli import run
 from cheaplip.data import load
@@ -20,9 +21,8 @@ from cheaplip.errors import Interrupted
 from cheaplip.runs.checkpoints import newest, unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import train
 from cheaplip.training.processes import broadcast, leads
-from test_distributed import on_ranks
+from cheaplip.training.run import train
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals")
 

@@ -310,7 +310,7 @@ def test_an_interrupted_regression_continues_bit_for_bit(part, here, tmp_path):
     from cheaplip.errors import Interrupted
     from cheaplip.runs.folder import RunFolder
     from cheaplip.training.config import TrainConfig
-    from cheaplip.training.loop import train
+    from cheaplip.training.run import train
 
     config = TrainConfig(
         data="table.csv",

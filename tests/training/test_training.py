@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from cheaplip.data import load
-from cheaplip.errors import ConfigError, RunError
+from cheaplip.errors import ConfigError, Interrupted, RunError
 from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
-from cheaplip.training import loop as training
 from cheaplip.training.config import TrainConfig, from_json
+from cheaplip.training.loop import Training
+from cheaplip.training.run import train
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:20", activation="relu", target=0.9, pairs=8, probe=4)
 
@@ -34,7 +35,7 @@ def history(folder):
 def test_every_method_learns_and_leaves_a_whole_folder(method, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, adversarial_epsilon=0.1)
     folder = RunFolder(tmp_path / "run")
-    metrics = training.train(config, digits, folder)
+    metrics = train(config, digits, folder)
     assert metrics["accuracy"]["test"] > 0.5
     assert metrics["lipschitz"]["lower"] > 0
     assert metrics == folder.read_json("metrics.json")
@@ -49,10 +50,10 @@ def test_every_method_learns_and_leaves_a_whole_folder(method, digits, tmp_path)
 @pytest.mark.parametrize("form", ["joint", "separate"])
 def test_same_seed_same_metrics_and_another_seed_others(form, digits, tmp_path):
     config = dataclasses.replace(QUICK, form=form)
-    one = training.train(config, digits, RunFolder(tmp_path / "one"))
+    one = train(config, digits, RunFolder(tmp_path / "one"))
     torch.rand(3)  # the global state must not matter
-    same = training.train(config, digits, RunFolder(tmp_path / "same"))
-    other = training.train(dataclasses.replace(config, seed=1), digits, RunFolder(tmp_path / "other"))
+    same = train(config, digits, RunFolder(tmp_path / "same"))
+    other = train(dataclasses.replace(config, seed=1), digits, RunFolder(tmp_path / "other"))
     assert timeless(one) == timeless(same)
     assert history(RunFolder(tmp_path / "one")) == history(RunFolder(tmp_path / "same"))
     assert one["accuracy"] != other["accuracy"]
@@ -60,7 +61,7 @@ def test_same_seed_same_metrics_and_another_seed_others(form, digits, tmp_path):
 
 def test_training_leaves_the_global_random_state_alone(digits, tmp_path):
     state = torch.random.get_rng_state()
-    training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    train(QUICK, digits, RunFolder(tmp_path / "run"))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -68,33 +69,33 @@ def test_training_leaves_the_global_random_state_alone(digits, tmp_path):
 @pytest.mark.parametrize("steps", [5, 40, 85], ids=["mid-epoch", "end-of-epoch", "third-epoch"])
 def test_an_interrupted_run_continues_bit_for_bit(method, steps, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, adversarial_steps=2)
-    whole = training.train(config, digits, RunFolder(tmp_path / "whole"))
+    whole = train(config, digits, RunFolder(tmp_path / "whole"))
     left = iter([False] * steps)
     folder = RunFolder(tmp_path / "cut")
-    with pytest.raises(training.Interrupted):
-        training.train(config, digits, folder, stop=lambda: next(left, True))
+    with pytest.raises(Interrupted):
+        train(config, digits, folder, stop=lambda: next(left, True))
     assert "metrics.json" not in {path.name for path in folder.path.iterdir()}
-    resumed = training.train(config, digits, folder, resume=True)
+    resumed = train(config, digits, folder, resume=True)
     assert timeless(resumed) == timeless(whole)
     assert history(folder) == history(RunFolder(tmp_path / "whole"))
 
 
 def test_a_finished_run_is_not_trained_again(digits, tmp_path, monkeypatch):
-    metrics = training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    metrics = train(QUICK, digits, RunFolder(tmp_path / "run"))
     monkeypatch.setattr(training, "Training", None)
-    assert training.train(QUICK, digits, RunFolder(tmp_path / "run"), resume=True) == metrics
+    assert train(QUICK, digits, RunFolder(tmp_path / "run"), resume=True) == metrics
 
 
 def test_resuming_with_other_options_is_refused(digits, tmp_path):
-    training.train(QUICK, digits, RunFolder(tmp_path / "run"))
+    train(QUICK, digits, RunFolder(tmp_path / "run"))
     changed = dataclasses.replace(QUICK, epochs=4)
     with pytest.raises(RunError, match=re.escape("with other options (epochs was 3, now 4)")):
-        training.train(changed, digits, RunFolder(tmp_path / "run"), resume=True)
+        train(changed, digits, RunFolder(tmp_path / "run"), resume=True)
 
 
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    trainer_step = training.Training.run_epoch
+    trainer_step = Training.run_epoch
 
     def poisoned(self, on_step):
         if self.epoch == 1:
@@ -103,11 +104,11 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tm
         return trainer_step(self, on_step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Training, "run_epoch", poisoned)
+        patch.setattr(Training, "run_epoch", poisoned)
         with pytest.raises(
             training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"
         ):
-            training.train(QUICK, digits, folder)
+            train(QUICK, digits, folder)
     checkpoint = unpack(folder.load_checkpoint())
     assert checkpoint["epoch"] == 1
     assert all(torch.isfinite(t).all() for t in checkpoint["model"].values())
@@ -116,7 +117,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tm
 def test_lambda_is_steered_to_the_target(digits, tmp_path):
     config = dataclasses.replace(QUICK, epochs=40, target=0.95, model="mlp:40")
     folder = RunFolder(tmp_path / "run")
-    training.train(config, digits, folder)
+    train(config, digits, folder)
     last = folder.history()[-13:]
     assert all(abs(line["train_accuracy"] - 0.95) < 0.02 for line in last)
     assert abs(sum(line["train_accuracy"] for line in last) / len(last) - 0.95) < 0.005
@@ -124,13 +125,13 @@ def test_lambda_is_steered_to_the_target(digits, tmp_path):
 
 
 def test_without_a_target_lambda_stays(digits, tmp_path):
-    metrics = training.train(dataclasses.replace(QUICK, target=None, lam=0.25), digits, RunFolder(tmp_path / "run"))
+    metrics = train(dataclasses.replace(QUICK, target=None, lam=0.25), digits, RunFolder(tmp_path / "run"))
     assert metrics["lam"] == 0.25
 
 
 def test_evaluation_joins_the_metrics(digits, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    training.train(QUICK, digits, folder)
+    train(QUICK, digits, folder)
     evaluate(folder, attacks=["noise"], epsilons=[0.5], samples=50)
     metrics = evaluate(folder, attacks=["pgd", "pgd-sign"], epsilons=[0.0, 0.5], samples=50, data=digits)
     robust = folder.read_json("metrics.json")["robust"]

@@ -11,7 +11,7 @@ from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
 from cheaplip.lipschitz.bounds.upper import METHODS
 from cheaplip.trained.bracket import bracket_subject
-from cheaplip.training.config import check_choice
+from cheaplip.training.options import check_choice
 
 __all__ = ["Bracket"]
 

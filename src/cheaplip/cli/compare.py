@@ -18,14 +18,21 @@ from cheaplip.cli.console import (
     training_bar,
 )
 from cheaplip.cli.figures import Wording, wording
-from cheaplip.cli.options import check_samples, command_line, load_data, parse_names, parse_radii, parse_seeds
+from cheaplip.cli.options import (
+    check_samples,
+    command_line,
+    load_data,
+    parse_methods,
+    parse_names,
+    parse_radii,
+    parse_seeds,
+)
 from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.data import Data
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, Summary, compare, summarise
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.methods import METHODS
 from cheaplip.training.models import build
 from cheaplip.training.steering import check_target
 from cheaplip.training.tasks import task_of
@@ -69,7 +76,7 @@ class Compare(TrackingOptions):
         """Train and attack, then print the table."""
         self.trackers(RunFolder(self.out))  # so that a missing package is told before anything is replaced
         data = load_data(self.config)
-        methods = parse_names("methods", self.methods, METHODS)
+        methods = parse_methods(self.methods)
         seeds = parse_seeds(self.seeds)
         attacks = self._attacks(data)
         certify_at = [] if self.certify is None else parse_radii("certify", self.certify)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from cheaplip.cli.figures import wording
 from cheaplip.errors import CheaplipWarning
-from cheaplip.training import loop as training
+from cheaplip.training.run import Progress as TrainingProgress
 
 __all__ = [
     "Interrupt",
@@ -135,7 +135,7 @@ def _task(bar: Progress, description: str) -> TaskID:
 _PARTS = {"train": "train", "validation": "val"}
 
 
-def training_bar(bar: Progress, name: str) -> training.Progress:
+def training_bar(bar: Progress, name: str) -> TrainingProgress:
     tasks: list[TaskID] = []
 
     def update(done: int, total: int, line: dict[str, float]) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 from cheaplip.data import Data
 from cheaplip.errors import ConfigError
 from cheaplip.trained.subject import data_of
-from cheaplip.training.config import TrainConfig, check_choice
+from cheaplip.training.config import TrainConfig
+from cheaplip.training.methods import method_named
+from cheaplip.training.options import check_choice
 
 __all__ = [
     "check_samples",
     "check_seconds",
     "command_line",
     "load_data",
+    "parse_methods",
     "parse_names",
     "parse_norm",
     "parse_numbers",
@@ -32,6 +35,13 @@ def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
     for name in names:
         check_choice(option, name, choices)
     return list(dict.fromkeys(names))
+
+
+def parse_methods(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        method_named(name, "methods")
+    return names
 
 
 def parse_numbers(option: str, text: str) -> list[float]:

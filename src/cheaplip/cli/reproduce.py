@@ -20,7 +20,7 @@ from cheaplip.paper import EXPERIMENTS, reproduce
 from cheaplip.paper.experiment import Experiment
 from cheaplip.paper.reproduce import Report
 from cheaplip.runs.folder import RunFolder
-from cheaplip.training.config import check_choice
+from cheaplip.training.options import check_choice
 
 __all__ = ["Reproduce"]
 

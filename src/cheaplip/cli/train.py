@@ -8,8 +8,7 @@ from cheaplip.cli.options import command_line, load_data
 from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.runs.folder import RunFolder
-from cheaplip.training import loop as training
-from cheaplip.training.config import TrainConfig
+from cheaplip.training import TrainConfig, train
 from cheaplip.training.processes import leads, processes
 
 __all__ = ["Train"]
@@ -35,7 +34,7 @@ class Train(TrackingOptions):
         trackers = self.trackers(folder)
         with processes(self.config.resolved_device), progress_display() as bar:
             data = load_data(self.config)
-            metrics = training.train(
+            metrics = train(
                 self.config,
                 data,
                 folder,

@@ -23,7 +23,8 @@ from cheaplip.trained.compare import Attack
 from cheaplip.trained.evaluate import evaluate, robust_key
 from cheaplip.trained.subject import load_trained, of_run
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import hold_out, train
+from cheaplip.training.loop import hold_out
+from cheaplip.training.run import train
 
 __all__ = ["CERTIFIED", "EPSILON", "NOISE", "Measures", "train_and_measure"]
 

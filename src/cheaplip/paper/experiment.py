@@ -20,7 +20,7 @@ class Job:
         folder: its own; what lies there from an interrupted run is taken up.
         quick: the small version.
         progress: called with the fraction done, in [0, 1], and a note.
-        stop: asked often; True means: save the state and raise :class:`~cheaplip.training.loop.Interrupted`.
+        stop: asked often; True means: save the state and raise :class:`~cheaplip.errors.Interrupted`.
     """
 
     folder: RunFolder

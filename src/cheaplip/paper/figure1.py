@@ -18,7 +18,7 @@ from cheaplip.quotient import quotient
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.subject import load_trained
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import train
+from cheaplip.training.run import train
 
 __all__ = ["FIGURE1", "Found", "search_pair"]
 

@@ -22,7 +22,7 @@ class Selection:
 
     The paper tests "the checkpoint most robust to PGD during training": an epoch chosen on the data it is tested on.
     The honest rule uses the same attack on validation data, and prefers epochs that meet the target. Use an instance
-    as ``on_epoch`` of :func:`~cheaplip.training.loop.train`; scores travel in ``history.jsonl``, so a resumed
+    as ``on_epoch`` of :func:`~cheaplip.training.run.train`; scores travel in ``history.jsonl``, so a resumed
     run goes on where it was.
 
     Args:

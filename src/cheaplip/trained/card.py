@@ -10,6 +10,7 @@ from cheaplip.data import Data
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.training.config import TrainConfig
+from cheaplip.training.options import INDIFFERENT
 from cheaplip.training.tasks import TASKS, Task, task_of
 
 __all__ = ["data_digest", "described", "markdown", "task_of_card", "weights_digest", "write_card"]
@@ -18,7 +19,6 @@ _UNITS = {
     "none": "",
     "standard": "Each feature is divided by its standard deviation on the training part, so distances count these.\n",
 }
-_FREE = ("device", "checkpoint_every")  # do not change what is trained
 
 
 def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict[str, Any], b: Bracket) -> None:
@@ -50,7 +50,7 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
             "certified": metrics["certified"],
         },
         "training": {
-            **{name: value for name, value in asdict(config).items() if name not in _FREE},
+            **{name: value for name, value in asdict(config).items() if name not in INDIFFERENT},
             "epochs": metrics["epochs"],
         },
         "versions": versions(),

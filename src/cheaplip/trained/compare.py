@@ -14,8 +14,7 @@ from cheaplip.trained.certify import certify
 from cheaplip.trained.evaluate import evaluate, robust_key
 from cheaplip.trained.subject import of_run
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import Progress, train
-from cheaplip.training.methods import STEERED
+from cheaplip.training.run import Progress, train
 
 __all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
 
@@ -58,7 +57,7 @@ def compare(
         certify_at: radii to certify at; none: nothing is certified.
         progress: makes a training's progress callback from the run's name.
         attacking: called with (run, attack, inputs done, inputs in all).
-        stop: see :func:`cheaplip.training.loop.train`.
+        stop: see :func:`cheaplip.training.run.train`.
         overwrite: replace these runs, where they are there already.
         trackers: makes a training's trackers from its folder.
 
@@ -123,7 +122,7 @@ def _compare(
                     )
             if any(str(float(epsilon)) not in metrics["certified"] for epsilon in certify_at):
                 metrics = certify(of_run(folder, data), epsilons=certify_at, seconds=_SEARCH)
-            steered = config.method in STEERED
+            steered = config.method_class.steered
             rows.append(
                 {"name": name, "method": config.method, "target": config.steered_to if steered else None, **metrics}
             )

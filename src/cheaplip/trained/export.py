@@ -13,7 +13,7 @@ from cheaplip.domain import Box
 from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.trained.subject import of_run
-from cheaplip.training.config import check_choice
+from cheaplip.training.options import check_choice
 from cheaplip.training.tasks import task_of
 
 __all__ = ["Format", "export"]

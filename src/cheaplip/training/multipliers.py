@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["CERTIFIED_RISE", "Multipliers", "one_cycle"]
+__all__ = ["Multipliers", "one_cycle"]
 
-CERTIFIED_RISE = 0.15  # part of the run in which the learning rate rises
+_RISE = 0.15  # part of the run in which the learning rate rises
 _RATE = 2e-2  # peak learning rate of log T
 
 
@@ -17,7 +17,7 @@ class Multipliers:
     def __init__(self, bound: nn.Module, total_steps: int) -> None:
         self.bound = bound
         self.optimizer = torch.optim.Adam(bound.parameters(), lr=_RATE)
-        self.scheduler = one_cycle(self.optimizer, _RATE, total_steps, CERTIFIED_RISE)
+        self.scheduler = one_cycle(self.optimizer, _RATE, total_steps, _RISE)
 
     def step(self) -> None:
         """Use the gradients that the loss left."""

@@ -14,7 +14,6 @@ from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.modes import evaluation_mode
 from cheaplip.robustness import accuracy, applicable, attack, check_classifier
-from cheaplip.training.methods import METHODS
 from cheaplip.training.order import check_order, read_radii
 from cheaplip.training.tasks.task import Certificate, Task, answers
 
@@ -30,7 +29,6 @@ class Classification(Task):
     """Labels are the classes 0, 1, …, int64 (N,); a model gives a logit for each; a target is a training accuracy."""
 
     name = "classification"
-    methods = METHODS
     mode = "max"
     figure = "accuracy"
     output = "logits"
@@ -40,6 +38,9 @@ class Classification(Task):
     )
     reluctance = 1.0
     target = 0.98
+    epochs = 30
+    activation = "sigmoid"
+    first_lam = None
 
     def check_target(self, target: float) -> str:
         return "" if 0 < target < 1 else f"expected an accuracy in (0, 1), got {target}: 97 % is 0.97"

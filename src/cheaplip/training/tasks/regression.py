@@ -64,7 +64,6 @@ class Regression(Task):
     """
 
     name = "regression"
-    methods = ("plain", "weight", "clip", "adversarial", "clip+certified")
     mode = "min"
     figure = "rmse"
     output = "predictions"
@@ -75,6 +74,9 @@ class Regression(Task):
     )
     reluctance = 10.0
     target = None
+    epochs = 100
+    activation = "relu"
+    first_lam = 0.02  # from more, a network may become a constant before it has learnt anything
 
     def check_target(self, target: float) -> str:
         if math.isfinite(target) and target > 0:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cheaplip.discrepancy import Mode
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
+from cheaplip.training.models import Activation
 
 __all__ = ["Certificate", "Task"]
 
@@ -31,7 +32,6 @@ class Task(ABC):
 
     Attributes:
         name: for options and files.
-        methods: of training, those that apply.
         mode: "max" where the controller's metric should be large.
         figure: name of the main one, in ``metrics.json``.
         output: its name in an exported file.
@@ -39,10 +39,12 @@ class Task(ABC):
         claim: what a certified figure says, a sentence.
         reluctance: of λ to fall while the target has never been met, see :class:`DiscrepancyPrinciple`.
         target: the default of ``--target``; None: there is none, it must be said.
+        epochs: the default of ``--epochs``.
+        activation: the default of ``--activation`` between the layers of a perceptron.
+        first_lam: CLIP's λ at the start. None: the model decides.
     """
 
     name: ClassVar[str]
-    methods: ClassVar[tuple[str, ...]]
     mode: ClassVar[Mode]
     figure: ClassVar[str]
     output: ClassVar[str]
@@ -50,6 +52,9 @@ class Task(ABC):
     claim: ClassVar[str]
     reluctance: ClassVar[float]
     target: ClassVar[float | None]
+    epochs: ClassVar[int]
+    activation: ClassVar[Activation]
+    first_lam: ClassVar[float | None]
 
     @abstractmethod
     def check_target(self, target: float) -> str:

@@ -1,0 +1,20 @@
+"""Plain training: the loss alone."""
+
+from torch import Tensor, nn
+
+from cheaplip.training.methods.method import Losses, Method
+
+__all__ = ["Plain"]
+
+
+class Plain(Method):
+    """The loss alone: what every other method is compared with."""
+
+    name = "plain"
+    adds = "nothing"
+    cost = "1"
+
+    def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
+        output = network(x)
+        fit = self.loss(output, y)
+        return Losses(fit, fit, output)
