@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.clip import Aggregate
 from cheaplip.runs.folder import versions
+from cheaplip.training.ascent import ascend
 
 CLASSES = 10
 WITH_ACCURACY = "plain, with its accuracy"

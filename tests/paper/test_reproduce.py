@@ -18,7 +18,7 @@ from torch import nn
 from cheaplip.cli import run
 from cheaplip.data import Split, load
 from cheaplip.domain import Box
-from cheaplip.errors import ConfigError, DataError, Interrupted, RunError
+from cheaplip.errors import ConfigError, DataError, DivergedError, Interrupted, RunError
 from cheaplip.paper import EXPERIMENTS, classification
 from cheaplip.paper.classification import Measures, train_and_measure
 from cheaplip.paper.classification_tables import TABLE1_MNIST
@@ -385,7 +385,7 @@ def unit(value, job):
     with (job.folder.path / "ran").open("a") as file:
         file.write("x")
     if value == "diverges":
-        raise training.DivergedError("the loss became NaN")
+        raise DivergedError("the loss became NaN")
     job.progress(0.5, "half")
     return [{"name": value, "process": os.getpid(), "threads": torch.get_num_threads()}]
 
@@ -400,7 +400,7 @@ def toy(*values):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_finished_units_are_kept_and_divergence_stops_no_other(jobs, tmp_path):
-    with pytest.raises(training.DivergedError, match="became NaN"):
+    with pytest.raises(DivergedError, match="became NaN"):
         reproduce([toy("a", "diverges", "b")], tmp_path, jobs=jobs)
     assert (tmp_path / "toy" / "table.md").read_text() == "2 rows"
     told = {}

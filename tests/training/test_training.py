@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cheaplip.data import load
-from cheaplip.errors import ConfigError, Interrupted, RunError
+from cheaplip.errors import ConfigError, DivergedError, Interrupted, RunError
 from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare, summarise
@@ -82,7 +82,7 @@ def test_an_interrupted_run_continues_bit_for_bit(method, steps, digits, tmp_pat
 
 def test_a_finished_run_is_not_trained_again(digits, tmp_path, monkeypatch):
     metrics = train(QUICK, digits, RunFolder(tmp_path / "run"))
-    monkeypatch.setattr(training, "Training", None)
+    monkeypatch.setattr("cheaplip.training.run.Training", None)
     assert train(QUICK, digits, RunFolder(tmp_path / "run"), resume=True) == metrics
 
 
@@ -105,9 +105,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(digits, tm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "run_epoch", poisoned)
-        with pytest.raises(
-            training.DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"
-        ):
+        with pytest.raises(DivergedError, match=r"NaN or infinite at step 40 \(epoch 2\); the checkpoint before"):
             train(QUICK, digits, folder)
     checkpoint = unpack(folder.load_checkpoint())
     assert checkpoint["epoch"] == 1
@@ -163,7 +161,7 @@ def test_comparison_rows_summary_and_continuation(digits, tmp_path, monkeypatch)
     assert mean == pytest.approx(sum(tests) / 2)
     assert spread == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5)
     assert "lam" not in plain.columns
-    monkeypatch.setattr(training, "Training", None)  # nothing is trained, nothing attacked again
+    monkeypatch.setattr("cheaplip.training.run.Training", None)  # nothing is trained, nothing attacked again
     monkeypatch.setattr("cheaplip.trained.compare.evaluate", None)
     assert compare(configs, [0, 1], digits, tmp_path, attacks=attacks) == rows
 
