@@ -1,4 +1,4 @@
-"""What the API pages make of the docstrings: cross-references, formulas, one entry for each argument."""
+"""Turn docstrings into Markdown for the API pages: cross-references, formulas, one entry for each argument."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _SHARED = re.compile(r"^( *)(\*{0,2}\w+(?:, \*{0,2}\w+)+)(:.*\n(?:\1 +.*\n)*)", 
 
 
 class Markdown(griffe.Extension):
-    """Turns the docstrings of a package into Markdown that mkdocstrings shows."""
+    """Rewrites the docstrings of a package before mkdocstrings renders them."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
         """Rewrite every docstring of the package."""
@@ -25,7 +25,7 @@ class Markdown(griffe.Extension):
 
 
 def rewritten(text: str) -> str:
-    """A docstring: roles as links, formulas as MathML, stars escaped, shared entries (``low, high: …``) apart."""
+    """Rewrite a docstring: roles as links, formulas as MathML, stars escaped, ``low, high: …`` as two entries."""
     text = _ROLE.sub(r"[`\1`][\1]", text)
     text = _DISPLAYED.sub(lambda found: found[1] + convert(found[2], display="block"), text)
     text = _INLINE.sub(lambda found: convert(found[1]), text)

@@ -24,6 +24,7 @@ PAGES = {
 }
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NEEDS = {  # page: (what its blocks import, the extra that brings it)
+    "docs/methods.md": ("tyro", "cli"),
     "docs/tutorial-table.md": ("foolbox", "cli"),
     "docs/tutorial-images.md": ("foolbox", "cli"),
     "docs/with-accelerate.md": ("accelerate", "huggingface"),
@@ -34,7 +35,7 @@ NEEDS = {  # page: (what its blocks import, the extra that brings it)
 }
 DISTRIBUTED = ["docs/scaling.md", "docs/with-ddp.md"]
 FRAMEWORKS = {"accelerate", "lightning", "skorch", "transformers"}  # they warn about themselves
-PUBLIC = ["cheaplip", "cheaplip.bracket", "cheaplip.robustness", "cheaplip.integrations.lazy"]
+PUBLIC = ["cheaplip", "cheaplip.lipschitz", "cheaplip.robustness", "cheaplip.integrations.lazy"]
 ADAPTERS = {"lightning": "lightning", "skorch": "skorch", "huggingface": "transformers"}
 
 pytestmark = pytest.mark.skipif(len(PAGES) < 2, reason="needs the repository's README.md and docs/")
@@ -55,6 +56,13 @@ def commands(page: str) -> Iterator[str]:
         for block in blocks(page, language):
             for line in block.replace("\\\n", " ").splitlines():
                 yield re.sub(r"\s+# .*", "", line).strip()
+
+
+def write_modules(page: str) -> None:
+    """Write the page's blocks that begin with the name of a file, such as ``# mine.py``, into the current folder."""
+    for code in blocks(page, "python"):
+        if named := re.match(r"# (\w+\.py)\n", code):
+            Path(named[1]).write_text(code, encoding="utf-8")
 
 
 def setting() -> dict[str, object]:
@@ -190,10 +198,12 @@ def test_a_page_names_its_extra(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any("cheaplip" in line for line in commands(page))])
-def test_commands_parse(page):
+def test_commands_parse(page, tmp_path, monkeypatch):
     pytest.importorskip("tyro", reason="needs the extra cli")
     from cheaplip.cli import _parse
 
+    monkeypatch.chdir(tmp_path)
+    write_modules(page)
     for line in commands(page):
         words = shlex.split(line)
         if "cheaplip" in words:
@@ -226,6 +236,38 @@ def test_the_first_table_takes_three_commands(tmp_path, monkeypatch, capsys):
     assert 0 < lipschitz["lower"] <= lipschitz["upper"]
     assert figure(lipschitz["upper"]) in Path("runs/mine/report.html").read_text()
     assert "lower" in capsys.readouterr().out
+
+
+def test_the_table_of_methods_is_that_of_their_classes():
+    pytest.importorskip("tyro", reason="needs the extra cli")
+    filled = runpy.run_path(str(ROOT / "docs" / "methods.py"))["filled"]
+    assert filled(PAGES["docs/methods.md"]) == PAGES["docs/methods.md"], "python docs/methods.py updates the page"
+
+
+def test_a_new_method_joins_the_table(monkeypatch):
+    pytest.importorskip("tyro", reason="needs the extra cli")
+    from cheaplip.training.methods import METHODS
+    from cheaplip.training.methods.clip import Clip
+
+    class Mine(Clip):
+        name, adds, cost, source = "mine", "a term", "3", ""
+
+    monkeypatch.setitem(METHODS, "mine", Mine)
+    filled = runpy.run_path(str(ROOT / "docs" / "methods.py"))["filled"]
+    assert "| `mine` | a term | yes | 3 | those of `clip` | – |\n" in filled(PAGES["docs/methods.md"])
+
+
+def test_the_method_of_the_page_trains(tmp_path, monkeypatch):
+    pytest.importorskip("tyro", reason="needs the extra cli")
+    from cheaplip.cli import run as run_command
+
+    monkeypatch.chdir(tmp_path)
+    write_modules("docs/methods.md")
+    line = next(line for line in commands("docs/methods.md") if line.startswith("cheaplip train"))
+    tiny = ["--model", "mlp:8", "--epochs", "2", "--probe", "0", "--search", "8", "--target", "0.1"]
+    assert run_command([*shlex.split(line)[1:], *tiny]) == 0
+    lam = json.loads(Path("runs/stability/metrics.json").read_text())["lam"]
+    assert lam > 0.1  # the target is below what the network reaches, so λ has risen
 
 
 def test_docstrings_become_markdown():
