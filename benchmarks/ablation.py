@@ -1,8 +1,8 @@
-"""What each ingredient is worth: the recommended settings with one thing changed at a time.
+"""Measure what each part of the recommended CLIP settings contributes, by changing one setting at a time.
 
 python benchmarks/ablation.py --out results/ablation [--data mnist] [--epochs 10] [--seeds 0,1,2]
 
-Prints a Markdown table; interrupted, the same command continues.
+Prints a Markdown table. After an interruption, the same command continues.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from cheaplip.training.config import TrainConfig
 
 
 def variants(base: TrainConfig) -> dict[str, TrainConfig]:
-    """The recommended settings, and what happens without each of them."""
+    """Return the recommended settings, and variants that change one of them, by name."""
     paper: dict[str, object] = {
         "step": "quotient",
         "renew": 0,
@@ -51,7 +51,7 @@ def variants(base: TrainConfig) -> dict[str, TrainConfig]:
 def main(
     out: Path, data: str = "mnist", epochs: int = 10, seeds: str = "0,1,2", target: float = 0.975, samples: int = 1000
 ) -> None:
-    """Run and print the ablation."""
+    """Train and attack every variant, and print the table."""
     loaded = load(data)
     attack = Attack("pgd", loaded.epsilon, samples)
     configs = variants(TrainConfig(data=data, epochs=epochs, target=target))

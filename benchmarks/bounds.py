@@ -1,12 +1,14 @@
-"""LipSDP without a solver: bounds and seconds against the optimum of the semidefinite program, and against eclipse-nn.
+"""Compare the optimised LipSDP bound with the optimum from a solver, and with eclipse-nn: values and seconds.
 
 python benchmarks/bounds.py [--repeats 3] [--solver-depth 5] [--seconds 30] [--out results/bounds.json]
 
-Twenty networks, random and trained on digits, for which Clarabel (through cvxpy) can still solve the program;
-one multiplier for each neuron in all of them. Times are medians of interleaved repeats; a program that takes
-over ten seconds is solved once. Then, where eclipse-nn is installed, its own family: weights uniform in [0,
-1], width 80; its SDP mode up to --solver-depth. The exact constant is known there: with no negative weight it
-is the norm of the product, where all neurons are active. A number below it is no bound.
+The first table has twenty networks, random ones and ones trained on digits, that are small enough for Clarabel (through
+cvxpy). All methods use one multiplier for each neuron. Times are medians of interleaved repeats; a program that takes
+over ten seconds is solved once.
+
+The second table needs eclipse-nn. It has networks of the family that eclipse-nn itself uses: weights uniform in [0, 1],
+width 80. The SDP mode of eclipse-nn runs up to --solver-depth. Without negative weights the exact constant is known: it
+is the norm of the product of the weights, because some inputs activate all neurons. A value below it is not a bound.
 """
 
 import json
@@ -48,7 +50,7 @@ def main(
     seconds: float = 30.0,
     out: Path | None = None,
 ) -> None:
-    """Print both tables; write them to ``out``, too."""
+    """Print both tables, and write them to ``out``."""
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions()}\n")
     networks = [("random", sizes, gaussian(sizes, seed)) for seed, sizes in enumerate(RANDOM)]
     networks += [("digits", sizes, trained(sizes)) for sizes in TRAINED]
@@ -61,7 +63,7 @@ def main(
     print(f"times faster from 100 hidden neurons on: at least {min(large):.0f}\n")
     peers = []
     if LipConstEstimator is None:
-        print("eclipse-nn is not installed: pip install eclipse-nn for the second table")
+        print("the second table needs eclipse-nn: pip install eclipse-nn")
     else:
         print("| depth | exact | product | ECLipsE-Fast | ECLipsE | optimised | s Fast | s ECLipsE | s optimised |")
         print("|---|---|---|---|---|---|---|---|---|")
@@ -73,13 +75,13 @@ def main(
 
 
 def gaussian(sizes: list[int], seed: int) -> Weights:
-    """Normal weights with standard deviation 1/√n_in."""
+    """Draw normal weights with standard deviation 1/√n_in."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(b, a, generator=generator, dtype=torch.float64) / a**0.5 for a, b in pairwise(sizes)]
 
 
 def trained(sizes: list[int], steps: int = 500) -> Weights:
-    """A ReLU network after ``steps`` steps of Adam on digits."""
+    """Train a ReLU network on digits with ``steps`` steps of Adam, and return its weights."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -97,19 +99,19 @@ def trained(sizes: list[int], steps: int = 500) -> Weights:
 
 
 def relu(weights: Weights) -> Slopes:
-    """Slopes in [0, 1]."""
+    """Return the slopes of ReLU, in [0, 1], for each hidden layer."""
     return [(torch.tensor(0.0), torch.tensor(1.0))] * (len(weights) - 1)
 
 
 def timed(function: Callable[[], float]) -> tuple[float, float]:
-    """Its result and its seconds."""
+    """Call the function, and return its result and the seconds it took."""
     start = time.perf_counter()
     result = function()
     return result, time.perf_counter() - start
 
 
 def solver_row(kind: str, sizes: list[int], weights: Weights, repeats: int) -> dict:
-    """One network against the solver; prints its line."""
+    """Compare the bounds of one network with the solver's, and print its line of the table."""
     slopes = relu(weights)
     methods: dict[str, Callable[[], float]] = {
         "closed": lambda: certify(weights, slopes, closed_form(weights, slopes)).value,
@@ -136,9 +138,9 @@ def solver_row(kind: str, sizes: list[int], weights: Weights, repeats: int) -> d
 
 
 def semidefinite_optimum(weights: Weights) -> float:
-    """LipSDP-Neuron for slopes in [0, 1] by Clarabel: min λ with diag(λ, 0) + Σ t_i (sector of neuron i) − YᵀY ≽ 0."""
+    """Solve LipSDP-Neuron for slopes in [0, 1]: min λ such that diag(λ, 0) + Σ t_i (sector of neuron i) − YᵀY ≽ 0."""
     first = weights[0]
-    if first.shape[1] > len(first):  # a wide input is equal to R of its QR decomposition
+    if first.shape[1] > len(first):  # R of the QR decomposition has the same bound, and is smaller
         weights = [torch.linalg.qr(first.mT)[1].mT, *weights[1:]]
     n_in, n = weights[0].shape[1], sum(len(weight) for weight in weights[:-1])
     before = torch.zeros(n, n_in + n, dtype=torch.float64)
@@ -158,7 +160,7 @@ def semidefinite_optimum(weights: Weights) -> float:
 
 
 def peer_row(depth: int, seed: int, solver: bool, seconds: float) -> dict:
-    """One network of eclipse-nn's family; prints its line."""
+    """Compare the bounds of one network with those of eclipse-nn, and print its line of the table."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [10, *[80] * (depth - 1), 5]
     weights = [torch.rand(b, a, generator=generator, dtype=torch.float64) for a, b in pairwise(sizes)]
@@ -178,7 +180,7 @@ def peer_row(depth: int, seed: int, solver: bool, seconds: float) -> dict:
 
 
 def eclipse(weights: Weights, method: str) -> float:
-    """The peer's bound."""
+    """Return the bound of eclipse-nn."""
     return float(LipConstEstimator(weights=weights).estimate(method))
 
 

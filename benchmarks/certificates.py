@@ -1,16 +1,16 @@
-"""What can be proved: every method, and deel-torchlip's 1-Lipschitz networks, in one table.
+"""Compare the certificates of every training method, and of deel-torchlip's 1-Lipschitz networks, in one table.
 
 python benchmarks/certificates.py --out results/certificates [--data mnist] [--seeds 0,1,2] [--samples 1000]
 python benchmarks/certificates.py --out results/certificates-cnn --data fashion-mnist --model cnn --search 64 --probe 0
 
-Each model has the same widths and is certified on all test inputs and attacked with PGD and AutoAttack on the first
-``--samples``. Each certified test input is moved by 0.999999 of its radius, in ``--tries`` random directions and by PGD
-on the lead of its class, inside the data's range or not: its class must never change.
-Writes results.json and table.md; interrupted, the same command continues.
+All models have the same widths. Each is certified on all test inputs, and attacked with PGD and AutoAttack on the first
+``--samples``. To test the certificates, each certified test input is moved by 0.999999 of its radius, in ``--tries``
+random directions and by PGD on the lead of its class, even out of the data's range. Its class must never change.
+Writes results.json and table.md. After an interruption, the same command continues.
 
-The rows of deel-torchlip need ``pip install deel-torchlip`` and are left out, saying so, without it. Its dense networks
-are certified with Lip(f) = 1, by their construction; the norm of a spectral convolution is only near 1, so its
-convolutional networks are certified with what :func:`cheaplip.bracket` proves for them.
+The rows of deel-torchlip need ``pip install deel-torchlip``; without it, they are left out and a message says so. Its
+dense networks have Lip(f) = 1 by construction. The norm of a spectral convolution is only close to 1, so convolutional
+networks are certified with the bound that :func:`cheaplip.bracket` proves for them.
 """
 
 import json
@@ -43,7 +43,7 @@ BATCH = 1000
 
 
 def variants(base: TrainConfig, margins: list[float], target: float) -> dict[str, TrainConfig]:
-    """Each method with its recommended settings, certified training at several margins; ``target``: of the steered."""
+    """Return a configuration for each method (steered: with ``target``), and for certified training at each margin."""
     return {
         **{method: replace(base, method=method) for method in ("plain", "adversarial", "certified")},
         **{method: replace(base, method=method, target=target) for method in ("weight", "clip", "clip+certified")},
@@ -52,7 +52,7 @@ def variants(base: TrainConfig, margins: list[float], target: float) -> dict[str
 
 
 def withstood(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, tries: int) -> dict[str, int]:
-    """Inputs whose class a perturbation just below their radius changed, random ones and PGD: 0, or they are wrong."""
+    """Count the inputs whose class changes just below their certified radius; any but 0 means a wrong certificate."""
     sure = radius > 0
     x, prediction, radius = x[sure], prediction[sure], NEAR * radius[sure].reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype)
     generator = torch.Generator().manual_seed(0)
@@ -93,7 +93,7 @@ def _changed(model: nn.Module, x: Tensor, prediction: Tensor, radius: Tensor, di
 def torchlip_row(
     data: Data, config: TrainConfig, margin: float, alpha: float, radii: list[float], attacks: list[Attack]
 ) -> dict[str, Any]:
-    """deel-torchlip's HKR: spectral layers, GroupSort."""
+    """Train, certify and attack a network of deel-torchlip with its HKR loss, and return its row."""
     from deel import torchlip
 
     with torch.random.fork_rng():
@@ -117,7 +117,7 @@ def torchlip_row(
     exported = model.vanilla_export().eval()
     ends: dict[str, float] = {"upper": 1.0}
     if config.model == "cnn":
-        register_layer(torchlip.GroupSort2, lambda _: 1.0)  # it only moves values
+        register_layer(torchlip.GroupSort2, lambda _: 1.0)  # it only reorders values
         b = bracket(exported, data.domain, x=data.train.x, seconds=5.0)
         ends = {"lower": b.lower, "upper": b.upper}
     with torch.no_grad():
@@ -141,7 +141,7 @@ def torchlip_row(
 
 
 def _torchlip_layers(model: str, data: Data) -> list[nn.Module]:
-    """The same widths with spectral layers and GroupSort."""
+    """Return the layers of deel-torchlip's counterpart of a model: the same widths, spectral layers and GroupSort."""
     from deel import torchlip
 
     if model == "cnn":
@@ -166,7 +166,7 @@ def _torchlip_layers(model: str, data: Data) -> list[nn.Module]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each name: mean ± standard deviation over seeds, accuracies in per cent."""
+    """Make the table, with a line for each name: mean ± standard deviation over seeds, accuracies in per cent."""
     keys = list(dict.fromkeys(key for row in rows for key in _figures(row)))
     lines = [["", "seeds", *keys], ["---"] * (len(keys) + 2)]
     for name in dict.fromkeys(row["name"] for row in rows):
@@ -215,7 +215,7 @@ def main(
     search: int = 512,
     probe: int = 64,
 ) -> None:
-    """Train, certify, attack, and print the table; ``search`` and ``probe`` are those of ``cheaplip train``."""
+    """Train, certify and attack all models, and print the table; ``search`` and ``probe`` as in ``cheaplip train``."""
     loaded = load(data)
     at = [float(r) for r in radii.split(",")]
     attacks = [Attack(name, float(e), samples) for e in epsilon.split(",") for name in ("pgd", "autoattack")]
@@ -240,7 +240,7 @@ def main(
 
 
 def _withstood(folder: RunFolder, data: Data, tries: int) -> dict[str, int]:
-    """Of a run, from an earlier call where there was one with as many tries."""
+    """Test the certificates of a run, or read the result of an earlier call with as many tries."""
     kept = folder.path / "withstood.json"
     if kept.is_file() and (found := json.loads(kept.read_text()))["tries"] == tries * found["inputs"]:
         return found
@@ -252,19 +252,19 @@ def _withstood(folder: RunFolder, data: Data, tries: int) -> dict[str, int]:
 
 
 def _no_torchlip(model: str) -> str:
-    """Why deel-torchlip has no rows; empty where it has."""
+    """Say why deel-torchlip has no rows; return "" if it has."""
     try:
-        import deel.torchlip  # noqa: F401 - only whether it is there
+        import deel.torchlip  # noqa: F401 - only to see whether it is installed
     except ImportError:
         return "deel-torchlip is not installed (pip install deel-torchlip)"
     known = model == "cnn" or model.startswith("mlp:")
-    return "" if known else f"deel-torchlip: no counterpart of the model {model}"
+    return "" if known else f"deel-torchlip has no counterpart of the model {model}"
 
 
 def _kept(
     out: Path, data: Data, config: TrainConfig, margin: float, alpha: float, radii: list[float], attacks: list[Attack]
 ) -> dict[str, Any]:
-    """deel-torchlip's row, from an earlier call where there was one."""
+    """Return deel-torchlip's row, from an earlier call if there was one."""
     folder = RunFolder(out / f"torchlip-{margin:g}-seed{config.seed}")
     if (folder.path / "row.json").is_file():
         return json.loads((folder.path / "row.json").read_text())

@@ -1,15 +1,18 @@
-"""Cost of a training step, as a ratio to plain training in the same run: ``python benchmarks/cost.py``.
+"""Measure the cost of a training step with CLIP and other penalties, relative to plain training.
 
-Every variant takes its turn in each repeat, so that a noisy machine slows all alike; a ratio is the median over the
-repeats of (variant / plain). A lazy variant is timed over a whole cycle of ``every`` steps; with ``--composed``, for
-networks whose steps take long, a cycle is put together from one step that regularises and one that does not. Peak
-memory is that of the tensors a step allocates, by the profiler's count, above what is there before it.
+python benchmarks/cost.py
 
-``--predicted`` compares a step with 512 pairs with what its floating-point operations, counted by PyTorch, predict from
-a plain step. Where tensors are large, glibc returns their memory after each step and pages it in again in the next, at
-a good part of the time; with
-``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`` in the environment it
-keeps it. The rows say what was set.
+All variants take turns in each repeat, so that a noisy machine slows them equally. A ratio is the median over the
+repeats of (variant / plain). A variant with ``every`` above 1 is timed over a whole cycle of ``every`` steps. With
+``--composed``, for networks whose steps take long, the time of a cycle is computed from one step that regularises and
+one that does not. Peak memory is that of the tensors that a step allocates, as counted by the profiler, above the
+memory before the step.
+
+``--predicted`` compares the time of a step with 512 pairs with the number of its floating-point operations, as counted
+by PyTorch, both relative to a plain step. If tensors are large, glibc returns their memory after each step and pages it
+in again in the next, which takes a good part of the time. To make it keep the memory, set
+``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`` in the environment. The
+rows record this setting.
 """
 
 import argparse
@@ -106,7 +109,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 class Published:
-    """The paper's algorithm as published: 500 pairs, a pass to climb, one to measure, one to penalise."""
+    """The paper's algorithm: 500 pairs, one pass for the ascent, one to measure the quotients, one for the penalty."""
 
     def __init__(self, x: Tensor, size: int = 500) -> None:
         chosen = torch.randint(len(x), (size,))
@@ -127,7 +130,7 @@ class Published:
 
 
 def gradient_penalty(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy plus the squared norm of its gradient with respect to the input, by double backward."""
+    """Return the cross-entropy plus the squared norm of its gradient with respect to the input, by double backward."""
     x = x.detach().requires_grad_()
     loss = cross_entropy(model(x), y)
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
@@ -137,7 +140,7 @@ def gradient_penalty(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def make_step(
     name: str, network: str, batch: int, *, compiled: bool = False, pairs: int = 32, width: int = 200
 ) -> Step:
-    """One variant, ready to be called step after step; ``name`` is a row of the table."""
+    """Return a function that takes one training step of a variant; ``name`` is a row of the table."""
     build, shape = MODELS[network]
     torch.manual_seed(0)
     model = mlp(width) if network == "mlp" else build()
@@ -214,7 +217,7 @@ def make_step(
 def time_ratios(
     steps: dict[str, Step], cycles: dict[str, int], repeats: int, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds per step (median) and the ratio to ``plain`` (median, smallest, largest over the repeats)."""
+    """Return milliseconds per step (median) and the ratio to ``plain`` (median, least, most over the repeats)."""
     counts = {}
     for name, step in steps.items():
         for _ in range(cycles[name]):
@@ -235,7 +238,7 @@ def time_ratios(
 
 
 def ratio_to(plain: list[float], own: list[float]) -> dict[str, float]:
-    """Milliseconds, and the ratio to what took its turn in the same repeat."""
+    """Return milliseconds, and the ratio to the plain step of the same repeat."""
     ratios = [mine / base for mine, base in zip(own, plain, strict=True)]
     return {
         "milliseconds": 1e3 * statistics.median(own),
@@ -246,7 +249,7 @@ def ratio_to(plain: list[float], own: list[float]) -> dict[str, float]:
 
 
 def composed_ratios(steps: dict[str, Step], everies: list[int], repeats: int) -> dict[str, dict[str, float]]:
-    """As :func:`time_ratios`, with lazy cycles put together from ``… every 1`` and ``… idle``, a step each a repeat."""
+    """Like :func:`time_ratios`, with the time of a cycle computed from one ``… every 1`` and one ``… idle`` step."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 1):
         for name, step in steps.items():
@@ -265,7 +268,7 @@ def composed_ratios(steps: dict[str, Step], everies: list[int], repeats: int) ->
 
 
 def peak_megabytes(step: Step, cycle: int) -> float:
-    """Largest sum of live allocations during a cycle of steps, above the start."""
+    """Return the peak of the allocated memory during a cycle of steps, above the memory before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         for _ in range(cycle):
             step()
@@ -278,7 +281,7 @@ def peak_megabytes(step: Step, cycle: int) -> float:
 
 
 def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str, Any]]:
-    """A step of ``clip.joint`` on the ResNet over a plain one, and a plain one of as many inputs: measured, counted."""
+    """Compare a step of ``clip.joint`` on the ResNet with a plain one on as many inputs: time, and operations."""
     inputs = batch + 2 * pairs
     steps = {
         "plain": make_step("plain", "resnet", batch),
@@ -304,7 +307,7 @@ def predicted(repeats: int, batch: int = 128, pairs: int = 512) -> list[dict[str
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """What a file holds, as Markdown: steps by network and batch, eager and compiled, and the cost's growth."""
+    """Make Markdown tables of a results file: steps by network and batch, eager and compiled, and the cost's growth."""
     steps = [row for row in rows if "compiled" in row]
     parts = []
     for compiled in (False, True):
@@ -349,14 +352,14 @@ def main() -> None:
     parser.add_argument("--every", default="1,2,4,8")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.5, help="least time of one turn")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile every variant, plain too")
-    parser.add_argument("--growth", action="store_true", help="instead: cost against pairs, width and batch (mlp)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="least time of each variant in a repeat")
+    parser.add_argument("--compiled", action="store_true", help="run every variant under torch.compile, also plain")
+    parser.add_argument("--growth", action="store_true", help="only the growth with pairs, width and batch (mlp)")
     parser.add_argument("--out", type=Path, default=None, help="append the rows to this JSON file")
-    parser.add_argument("--composed", action="store_true", help="a lazy cycle from two steps, where steps take long")
-    parser.add_argument("--leave-out", default="", help="variants, separated by semicolons")
-    parser.add_argument("--show", type=Path, default=None, help="instead: the tables of such a file")
-    parser.add_argument("--predicted", action="store_true", help="instead: 512 pairs against their operations (resnet)")
+    parser.add_argument("--composed", action="store_true", help="time cycles by two steps, for slow networks")
+    parser.add_argument("--leave-out", default="", help="variants to leave out, separated by semicolons")
+    parser.add_argument("--show", type=Path, default=None, help="measure nothing; print the tables of this JSON file")
+    parser.add_argument("--predicted", action="store_true", help="only 512 pairs against their operations (resnet)")
     options = parser.parse_args()
     if options.show is not None:
         print(tables(json.loads(options.show.read_text())["rows"]))

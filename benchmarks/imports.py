@@ -1,4 +1,4 @@
-"""What `import cheaplip` costs beside `import torch`: fresh processes in turn, the median of each.
+"""Compare the time of `import cheaplip` with that of `import torch`, in fresh processes.
 
 python benchmarks/imports.py [--times 15]
 """
@@ -15,7 +15,7 @@ import tyro
 
 
 def main(times: int = 15) -> None:
-    """Print both medians and their ratio; a first import of each, for the disk, does not count."""
+    """Print both medians and their ratio. The first import of each only warms up the disk cache, and does not count."""
     names = ("torch", "cheaplip")
     taken: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(times + 1):

@@ -1,10 +1,10 @@
-"""What a user installs: sdist and wheel are built, and each extra, alone in a fresh environment, passes its tests.
+"""Build the sdist and the wheel, install each extra alone in a fresh environment, and run the tests that belong to it.
 
 python benchmarks/installs.py [--only core,cli] [--torch 2.6.0] [--folder FOLDER]
 
-The wheel is built from the unpacked sdist, and the tests are the sdist's, run where there is no source but the wheel.
-Needs hatchling. Packages are those of constraints.txt, with --torch another one of torch; an environment is removed
-once it is done.
+The wheel is built from the unpacked sdist. The tests are those of the sdist, run without the source, so that they
+import the wheel. Needs hatchling. The versions of packages are those in constraints.txt; --torch replaces the one of
+torch. Each environment is removed after its tests.
 """
 
 import os
@@ -25,7 +25,7 @@ CORE = (
     "any_model bracket certificate chain clip compile discrepancy distributed domain exact lazy lipschitz_bound lipsdp "
     "lower package pairs quotient spectral"
 )
-TESTS = {  # of each extra, those that belong to it; "core" is no extra
+TESTS = {  # the names of the test files of each extra, without test_ and .py; "core" is the install without extras
     "core": CORE,
     "bounds": "exact bracket",
     "cli": "cli data scaling runs training methods models robustness certify_cli checkpoints subjects regression",
@@ -43,12 +43,12 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
 
 def main(only: str | None = None, torch: str | None = None, folder: Path | None = None) -> int:
-    """Build, install, test, print a table; the exit status is the number of rows that failed.
+    """Build, install and test, and print a table. The exit status is the number of rows that failed.
 
     Args:
-        only: which extras, separated by commas; unset: all.
-        torch: another version of torch than the pinned one.
-        folder: for the environments; unset: a temporary one.
+        only: the extras to test, separated by commas. None: all.
+        torch: a version of torch other than the pinned one.
+        folder: where to put the environments. None: a temporary folder.
     """
     chosen = list(TESTS) if only is None else only.split(",")
     if unknown := sorted(set(chosen) - set(TESTS)):
@@ -67,7 +67,7 @@ def main(only: str | None = None, torch: str | None = None, folder: Path | None 
 
 
 def built(place: Path) -> tuple[Path, Path]:
-    """The unpacked sdist, without its src, and the wheel that was built from it."""
+    """Build the sdist, unpack it, build the wheel from it, and remove its src; return the folder and the wheel."""
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(place / "dist"), "-t"]
     subprocess.run([*build, "sdist"], cwd=ROOT, check=True)
     (archive,) = (place / "dist").glob("*.tar.gz")
@@ -81,20 +81,20 @@ def built(place: Path) -> tuple[Path, Path]:
 
 
 def row(extra: str, place: Path, source: Path, wheel: Path, constraints: Path) -> bool:
-    """Print an extra's line of the table, after it what failed; whether its tests passed."""
+    """Install and test an extra, and print its line of the table, then what failed; return whether its tests passed."""
     home = place / f"venv-{extra}"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     python = str(home / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints)]
     started = time.monotonic()
-    # all at once, as a user would, so that no package brings another torch
+    # in one command, as a user would, so that no package installs another torch
     run([*install, f"cheaplip{'' if extra == 'core' else f'[{extra}]'} @ {wheel.as_uri()}"], place)
     seconds = time.monotonic() - started
     listed = run([python, "-m", "pip", "list", "--format", "freeze"], place).stdout.split()
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file() and not path.is_symlink())
     run([python, "-c", "import cheaplip"], place)
     run([*install, *TOOLS], place)
-    files = [f"tests/test_{name}.py" for name in TESTS[extra].split()]
+    files = files_of(extra, source)
     tested = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], source, check=False)
     output = tested.stdout + tested.stderr
     told = [output.strip().splitlines()[-1]]
@@ -113,8 +113,20 @@ def row(extra: str, place: Path, source: Path, wheel: Path, constraints: Path) -
     return good
 
 
+def files_of(extra: str, source: Path) -> list[str]:
+    """Find the test files of an extra in the folders of ``source/tests``, and return their paths below ``source``."""
+    tests = {path.stem: str(path.relative_to(source)) for path in sorted((source / "tests").rglob("test_*.py"))}
+    names = [f"test_{name}" for name in TESTS[extra].split()]
+    if missing := [name for name in names if name not in tests]:
+        raise SystemExit(
+            f"{extra}: expected {', '.join(f'{name}.py' for name in missing)} in a folder of {source / 'tests'}: "
+            "update TESTS in benchmarks/installs.py"
+        )
+    return [tests[name] for name in names]
+
+
 def run(command: list[str], place: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command there, with what is installed there alone."""
+    """Run a command in that folder, without packages from outside its environment."""
     alone = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(command, cwd=place, env=alone, capture_output=True, text=True, check=False)
     if check and done.returncode:

@@ -1,12 +1,18 @@
-"""The lower end where the exact constant is known: how close the search comes, and how soon.
+"""Compare the lower bound that a search finds with the exact constant, for networks whose constant is known.
 
 python benchmarks/lower.py [--seeds 4] [--out results/lower.json]
 
-Affine maps (the operator norm); networks with one input (the steepest segment between breakpoints) and small ReLU
-networks (every region, by linear programs), on all of space and on a box; orthogonal networks (1); deep networks
-without a negative weight (the norm of the product, where all neurons are active). The search runs with 1, 3, 10, 30
-and 100 steps, 100 being the default; seconds are those of the shortest that comes within a per cent, all of
-`cheaplip.bracket` with the upper bound that costs least.
+The exact constants are those of
+
+- affine maps: the operator norm;
+- networks with one input: the steepest segment between breakpoints;
+- small ReLU networks: the steepest of all linear regions, which linear programs enumerate;
+- orthogonal networks: 1;
+- deep networks without negative weights: the norm of the product of the weights, where all neurons are active.
+
+The second and third kind are tested without a domain and on a box. The search runs with 1, 3, 10, 30 and 100 steps; 100
+is the default. The seconds are those of the shortest search that comes within one per cent. They include all of
+`cheaplip.bracket`, with the cheapest upper bound.
 """
 
 import json
@@ -47,7 +53,7 @@ class Case(NamedTuple):
 
 
 def main(seeds: int = 4, out: Path | None = None) -> None:
-    """Print a line for each family, and the networks below 0.99; write every network to ``out``."""
+    """Print a line for each family, and one for each network below 0.99; write the rows of all networks to ``out``."""
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions()}\n")
     rows = [measure(case) for case in cases(seeds)]
     print("| family | networks | least lower / exact | median | below 0.99 | s to 0.99, median | longest |")
@@ -68,7 +74,7 @@ def main(seeds: int = 4, out: Path | None = None) -> None:
 
 
 def measure(case: Case) -> dict:
-    """The default search's ratio, and the seconds of the shortest search within a per cent."""
+    """Return lower / exact of the default search, and the seconds of the shortest search within one per cent."""
     seconds: float | None = None
     for steps in STEPS:
         b = bracket(case.model, case.domain, (case.inputs,), case.norm, method="norms", steps=steps)
@@ -82,7 +88,7 @@ def measure(case: Case) -> dict:
 
 
 def cases(seeds: int) -> Iterator[Case]:
-    """Every network."""
+    """Make all networks, with their exact constants."""
     for seed in range(seeds):
         for norm in (2, 1, math.inf):
             model = random_network([30, 20], seed)
@@ -112,7 +118,11 @@ def cases(seeds: int) -> Iterator[Case]:
 
 
 def random_network(sizes: list[int], seed: int, *, positive: bool = False) -> nn.Sequential:
-    """ReLU; normal weights and biases of standard deviation 1/√n_in, or weights uniform in [0, 1] and no biases."""
+    """Make a ReLU network.
+
+    Weights and biases are normal with standard deviation 1/√n_in. If ``positive``, weights are uniform in [0, 1] and
+    there are no biases.
+    """
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):

@@ -1,9 +1,9 @@
-"""docs/first-table.md in a fresh environment: seconds of its three commands, from pip install to a report.
+"""Time the three commands of docs/first-table.md in a fresh environment, from pip install to the report.
 
 python benchmarks/newcomer.py [--folder FOLDER]
 
-The table is scikit-learn's breast-cancer as a CSV file, its columns in units of their own. What pip takes depends on
-the network.
+The table is scikit-learn's breast-cancer data as a CSV file, with columns in different units. The time of pip depends
+on the network.
 """
 
 import json
@@ -33,7 +33,7 @@ STEPS = {
 
 
 def main(folder: Path | None = None) -> None:
-    """Take the path and print the seconds; the folder, unless given, is a temporary one."""
+    """Run the commands in ``folder``, or in a temporary folder, and print their seconds and the result."""
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) if folder is None else folder.resolve()
         place.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def main(folder: Path | None = None) -> None:
 
 
 def take(place: Path) -> dict[str, float]:
-    """Seconds of each command."""
+    """Run the commands in a folder, and return the seconds of each."""
     subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
     python, cheaplip = (str(place / "venv" / "bin" / name) for name in ("python", "cheaplip"))
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
@@ -61,7 +61,7 @@ def take(place: Path) -> dict[str, float]:
 
 
 def timed(arguments: list[str], place: Path) -> float:
-    """Run a command there, with what is installed there alone."""
+    """Run a command in that folder, without packages from outside its environment; return its seconds."""
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     started = time.monotonic()
     subprocess.run(arguments, check=True, cwd=place, env=alone)

@@ -1,7 +1,9 @@
-"""Small operations of a training step, the same on every machine: ``python benchmarks/operations.py``.
+"""Count the operations of a training step, a figure that is the same on every machine.
 
-Counted are the calls of ATen operators that PyTorch's profiler sees, nested ones too, on the MNIST MLP: what a step
-costs where launching operations takes longer than computing them.
+python benchmarks/operations.py
+
+These are the calls of ATen operators that PyTorch's profiler records, including nested ones, for the perceptron of
+MNIST. They determine the cost of a step when launching an operation takes longer than computing it.
 """
 
 import argparse
@@ -18,7 +20,7 @@ except ModuleNotFoundError:
 
 
 def calls(step: Step, cycle: int) -> float:
-    """ATen calls per step, over a cycle of steps, after another three."""
+    """Count the ATen calls per step, over one cycle of steps, after three cycles to warm up."""
     for _ in range(3 * cycle):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as record:

@@ -1,4 +1,4 @@
-"""The README's picture: accuracy under attack for each method, and λ, accuracy and constant while CLIP trains.
+"""Draw docs/mnist.svg: accuracy under attack for each method, and λ, accuracy and constant while CLIP trains.
 
 python benchmarks/picture.py docs/mnist.svg results/mnist results/mnist-rivals     (needs 'cheaplip[plots]')
 """
@@ -16,7 +16,7 @@ COLOURS = {"plain": "#9a9a9a", "weight": "#d9a441", "clip": "#1f6fb4", "adversar
 
 
 def main(out: tyro.conf.Positional[Path], results: tyro.conf.Positional[tuple[Path, ...]]) -> None:
-    """Draw the picture from comparisons' folders, the first of which holds runs of clip."""
+    """Draw the picture from folders that ``cheaplip compare`` wrote; the first one must hold runs of clip."""
     summaries = summarise([row for folder in results for row in json.loads((folder / "results.json").read_text())])
     run = RunFolder(min(results[0].glob("clip-seed*")))
     history = run.history()

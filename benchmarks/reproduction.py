@@ -1,4 +1,4 @@
-"""Put the tables of a reproduction into docs/reproduction.md, between their markers, and the picture beside it.
+"""Copy the tables of a reproduction into docs/reproduction.md, between its markers, and the picture beside it.
 
 cheaplip reproduce all --out results/reproduction
 python benchmarks/reproduction.py
@@ -15,7 +15,7 @@ MARKER = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(page: str, results: Path) -> str:
-    """The page with each table as ``results/NAME/table.md`` has it, or a line that says it is not there yet."""
+    """Return the page with each table from ``results/NAME/table.md``, or the command that makes it if there is none."""
 
     def table(match: re.Match[str]) -> str:
         file = results / match[2] / "table.md"
@@ -26,7 +26,7 @@ def filled(page: str, results: Path) -> str:
 
 
 def main(results: Path = ROOT / "results/reproduction", page: Path = ROOT / "docs/reproduction.md") -> None:
-    """Rewrite the page."""
+    """Rewrite the page and its picture."""
     page.write_text(filled(page.read_text(), results))
     picture = results / "regression" / "picture.svg"
     if picture.is_file():

@@ -1,7 +1,10 @@
-"""Time per step of plain training and CLIP in 1, 2 and 4 processes, as ratios: ``python benchmarks/scaling.py``.
+"""Compare the time of a training step, plain and with CLIP, in 1, 2 and 4 processes.
 
-The global batch and the number of pairs stay the same; every process runs on one thread, so give it as many cores as
-processes. Steps of plain training and CLIP alternate in blocks, and medians over the blocks are compared.
+python benchmarks/scaling.py
+
+The global batch and the total number of pairs stay the same. Each process runs on one thread, so use a machine with as
+many cores as processes. Blocks of steps of plain training and CLIP alternate, and the medians over the blocks are
+compared.
 """
 
 import argparse
@@ -26,7 +29,7 @@ FORMS = ("plain", "joint", "separate")
 
 
 def seconds(rank: int, count: int, store: str, options: argparse.Namespace, results: multiprocessing.Queue) -> None:
-    """Measure in one process of ``count``; the first one reports seconds per step of each form."""
+    """Run the steps in one of ``count`` processes; the first one reports the seconds per step of each form."""
     torch.set_num_threads(1)
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
@@ -61,7 +64,7 @@ def seconds(rank: int, count: int, store: str, options: argparse.Namespace, resu
 
 
 def measure(count: int, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds per step of each form, in ``count`` processes."""
+    """Return the seconds per step of each form, in ``count`` processes."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
@@ -78,16 +81,16 @@ def measure(count: int, options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", default="1,2,4", help="how many, separated by commas")
+    parser.add_argument("--processes", default="1,2,4", help="numbers of processes, separated by commas")
     parser.add_argument("--batch", type=int, default=512, help="inputs in the global batch")
-    parser.add_argument("--pairs", type=int, default=32, help="pairs in all processes")
+    parser.add_argument("--pairs", type=int, default=32, help="total number of pairs")
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--inputs", type=int, default=784, help="numbers in an input")
+    parser.add_argument("--inputs", type=int, default=784, help="values in an input")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20, help="in a block")
+    parser.add_argument("--steps", type=int, default=20, help="steps in a block")
     parser.add_argument("--blocks", type=int, default=7)
     options = parser.parse_args()
     counts = [int(count) for count in options.processes.split(",")]

@@ -1,4 +1,4 @@
-"""Seconds per training epoch of each method, interleaved on one machine, as medians and as ratios to plain training.
+"""Time a training epoch of each method, interleaved on one machine: medians, and ratios to plain training.
 
 python benchmarks/seconds.py [--data mnist] [--model mlp:200,80] [--repeats 5] [--methods plain,clip]
 """
@@ -18,9 +18,9 @@ from cheaplip.training.methods import METHODS
 
 
 def main(data: str = "mnist", model: str = "mlp:200,80", repeats: int = 5, methods: str = ",".join(METHODS)) -> None:
-    """Train every method in turn, an epoch each, and print the table."""
+    """Train one epoch of each method in turn, ``repeats`` times, and print the table."""
     loaded = load(data)
-    base = TrainConfig(data=data, model=model, epochs=30, probe=0)  # what lazily means depends on the run's length
+    base = TrainConfig(data=data, model=model, epochs=30, probe=0)  # every follows the length of the run
     trainings = {method: Training(replace(base, method=method), loaded) for method in methods.split(",")}
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
     for repeat in range(repeats + 1):

@@ -1,11 +1,12 @@
-"""Both ends against the size of the network: seconds, memory, and how loose; the price of training with the bound.
+"""Measure both ends of the bracket for networks of different sizes: gap, seconds and memory; and the cost of training.
 
 python benchmarks/sizes.py [--parts mnist,widths,depths,convolutions,step] [--seconds 20] [--out results/sizes.json]
 
-Networks trained in here, on MNIST and on 10,000 images of Fashion-MNIST; the others at random, scaled as He et al. do.
-Each network has a process of its own: memory is that process's peak during the upper bound, above what it was before.
-*seconds* limits the search from below, and as much again the multipliers above. The last part times one call of
-LipschitzBound with its backward against a plain training step at batch 256, in turns.
+Some networks are trained here, on MNIST and on 10,000 images of Fashion-MNIST. The others have random weights, scaled
+as in He et al. 2015. Each network has its own process. Its memory is the peak of this process during the upper bound,
+above the memory before. *seconds* limits the search for the lower bound and the optimisation of the upper one
+separately. The part *step* times one call of LipschitzBound with its backward pass against a plain training step with
+batch 256, in turns.
 """
 
 import json
@@ -37,7 +38,7 @@ PARTS = "mnist,widths,depths,convolutions,step"
 
 
 class Subject(NamedTuple):
-    """A network to bracket, on a domain and from inputs, if any."""
+    """A network to bracket, with its domain and the inputs from which the search starts, if any."""
 
     name: str
     model: nn.Module
@@ -47,7 +48,7 @@ class Subject(NamedTuple):
 
 
 def main(parts: str = PARTS, seconds: float = 20.0, repeats: int = 15, out: Path | None = None) -> None:
-    """Print the tables; add their rows to ``out``."""
+    """Print the tables, and add their rows to ``out``."""
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions()}\n")
     for part in parts.split(","):
         if part == "step":
@@ -61,7 +62,7 @@ def main(parts: str = PARTS, seconds: float = 20.0, repeats: int = 15, out: Path
 
 
 def keep(out: Path | None, figures: dict, rows: list[dict]) -> None:
-    """Add to the file; a row takes the place of the one of its name."""
+    """Add figures and rows to the file; a row replaces one with the same name."""
     if out is None:
         return
     result = json.loads(out.read_text()) if out.exists() else {"rows": []}
@@ -73,7 +74,7 @@ def keep(out: Path | None, figures: dict, rows: list[dict]) -> None:
 
 
 def in_its_own_process(subject: Subject, seconds: float) -> dict:
-    """Measure, and print the line."""
+    """Measure a network in a new process, and print its line of the table."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         row = pool.apply(measure, (subject, seconds, torch.get_num_threads()))
     print(
@@ -86,11 +87,11 @@ def in_its_own_process(subject: Subject, seconds: float) -> dict:
 
 
 def measure(subject: Subject, seconds: float, threads: int) -> dict:
-    """Both ends of one network."""
+    """Compute both ends for one network, and return its row."""
     torch.set_num_threads(threads)
     name, model, shape, domain, x = subject
     small = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    upper_bound(read(small, (2,)), 2, method="lipsdp")  # loads what torch loads when first used
+    upper_bound(read(small, (2,)), 2, method="lipsdp")  # loads what torch loads on first use
     before = peak_megabytes(start=True)
     started = time.perf_counter()
     chain = read(model, shape)
@@ -113,7 +114,7 @@ def measure(subject: Subject, seconds: float, threads: int) -> dict:
 
 
 def peak_megabytes(*, start: bool = False) -> float:
-    """Of this process since the last start; Linux alone knows."""
+    """Return the peak memory of this process since the last call with ``start``. Linux only."""
     if start:
         Path("/proc/self/clear_refs").write_text("5")
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -121,7 +122,7 @@ def peak_megabytes(*, start: bool = False) -> float:
 
 
 def mnist() -> Iterator[Subject]:
-    """784-200-80-10 after three epochs of Adam, everywhere and in the data's box."""
+    """Yield 784-200-80-10 after three epochs of Adam, without a domain and on the box of the data."""
     data = load("mnist")
     for activation in (nn.ReLU, nn.Sigmoid):
         torch.manual_seed(0)
@@ -134,20 +135,20 @@ def mnist() -> Iterator[Subject]:
 
 
 def widths() -> Iterator[Subject]:
-    """Two hidden layers of growing width, at random."""
+    """Yield random networks with two hidden layers of growing width."""
     for width in WIDTHS:
         yield Subject(f"784-{width}-{width}-10", he(nn.Sequential(*mlp([784, width, width, 10], nn.ReLU))), (784,))
 
 
 def depths() -> Iterator[Subject]:
-    """Width 50 and growing depth, at random."""
+    """Yield random networks of width 50 and growing depth."""
     for depth in DEPTHS:
         layers = mlp([50] * depth + [10], nn.ReLU)
         yield Subject(f"width 50, depth {depth}", he(nn.Sequential(*layers)), (50,))
 
 
 def convolutions() -> Iterator[Subject]:
-    """Madry's CNN at random and trained, and a ResNet-18 without batch norm."""
+    """Yield Madry's CNN, random and trained, and a random ResNet-18 without batch norm."""
     yield Subject("Madry's CNN, random", he(cnn()), (1, 28, 28), Box(0.0, 1.0))
     data = load("fashion-mnist")
     torch.manual_seed(0)
@@ -168,12 +169,12 @@ SUBJECTS: dict[str, Callable[[], Iterator[Subject]]] = {
 
 
 def mlp(sizes: list[int], activation: type[nn.Module]) -> list[nn.Module]:
-    """Linear layers with activations between them."""
+    """Return linear layers with activations between them."""
     return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), activation())][:-1]
 
 
 def he(model: nn.Module) -> nn.Module:
-    """Weights that keep the size of ReLU activations; seed 0."""
+    """Draw weights that preserve the size of ReLU activations (He et al. 2015), with seed 0."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -182,7 +183,7 @@ def he(model: nn.Module) -> nn.Module:
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
-    """Train with Adam, batch 128."""
+    """Train in place with Adam and batches of 128."""
     optimizer = torch.optim.Adam(model.parameters())
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(128):
@@ -193,7 +194,7 @@ def trained(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of inputs classified rightly."""
+    """Return the share of inputs that are classified correctly."""
     return statistics.mean(
         float((model(some).argmax(dim=1) == labels).float().mean())
         for some, labels in zip(x.split(1000), y.split(1000), strict=True)
@@ -201,7 +202,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def step_ratio(repeats: int) -> dict:
-    """Milliseconds of a plain step and of the bound with its backward; medians of turns of twenty."""
+    """Time a plain step, and the bound with its backward pass, in milliseconds: medians over blocks of twenty."""
     torch.manual_seed(0)
     model = nn.Sequential(*mlp([784, 200, 80, 10], nn.ReLU))
     x, y = torch.rand(256, 784), torch.randint(10, (256,))

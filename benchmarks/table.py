@@ -1,4 +1,4 @@
-"""The rows of a comparison as a Markdown table, mean ± standard deviation over seeds.
+"""Print the rows of comparisons as one Markdown table, with mean ± standard deviation over seeds.
 
 python benchmarks/table.py results/mnist/results.json
 """
@@ -13,11 +13,11 @@ import tyro
 from cheaplip.trained.compare import summarise
 
 TITLES = {"lower": "largest quotient found", "upper": "upper bound", "lam": "λ or μ", "tracking": "tracking"}
-HIDDEN = ("seconds_per_epoch",)  # of runs that shared the machine; see seconds.py
+HIDDEN = ("seconds_per_epoch",)  # these runs shared the machine; seconds.py measures time
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One line for each configuration, a column for each figure that any of them has."""
+    """Make the table, with a line for each configuration and a column for each figure that any of them has."""
     summaries = summarise(rows)
     keys = list(dict.fromkeys(key for summary in summaries for key in summary.columns if key not in HIDDEN))
     keys.sort(key=lambda key: list(TITLES).index(key) if key in TITLES else -1)
@@ -27,7 +27,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def cell(key: str, column: tuple[float, float | None] | None) -> str:
-    """Mean ± spread, accuracies in per cent."""
+    """Format a cell: mean ± standard deviation, accuracies in per cent."""
     if column is None:
         return "–"
     scale, form = (1, ".3g") if key in TITLES else (100, ".1f")
@@ -36,7 +36,7 @@ def cell(key: str, column: tuple[float, float | None] | None) -> str:
 
 
 def main(results: tyro.conf.Positional[tuple[Path, ...]]) -> None:
-    """Print one table of all rows."""
+    """Print one table of the rows of all files."""
     print(markdown([row for path in results for row in json.loads(path.read_text())]))
 
 

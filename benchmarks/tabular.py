@@ -1,21 +1,22 @@
-"""Tables: CLIP at equal accuracy against weight decay chosen by grid search.
+"""Compare CLIP with weight decay chosen by grid search, at equal accuracy, on small tables.
 
 python benchmarks/tabular.py --out results/tabular [--seeds 0,1,2,3,4]
 
-scikit-learn's embedded breast-cancer, wine and diabetes (California housing would need a download). Writes results.json
-and table.md, and prints the table.
+The data are breast-cancer, wine and diabetes, which scikit-learn includes (California housing would need a download).
+Writes results.json and table.md, and prints the table.
 
-One protocol for all: features standardised, 60/20/20 split by seed, a perceptron with two hidden layers of 32 tanh,
-full-batch Adam with a one-cycle rate. Validation data choose, test data are looked at once:
+The protocol is the same for all: standardised features, a 60/20/20 split by seed, a perceptron with two hidden layers
+of 32 tanh units, full-batch Adam with a one-cycle learning rate. Settings are chosen on validation data; test data are
+used once, at the end:
 
 - plain: no regularisation;
-- decay: the weight decay of the grid with the best validation score;
-- strong decay: the strongest of the grid whose validation score is at least decay's;
-- clip: the CLIP target of the grid with the most regularisation whose validation score is at least decay's, or the
-  best one where none is.
+- decay: the weight decay with the best validation score in a grid;
+- strong decay: the strongest weight decay of the grid whose validation score is at least that of decay;
+- clip: the CLIP target with the most regularisation in a grid whose validation score is at least that of decay, or the
+  best one if there is none.
 
-Scores are accuracies, for diabetes R². Noise has standard deviation 0.5 for each standardised feature; the attack is
-L2-PGD with radius 1, 20 steps, nowhere clipped.
+Scores are accuracies, or R² for diabetes. Noise has standard deviation 0.5 in each standardised feature. The attack is
+L2-PGD with radius 1 and 20 steps, without clipping.
 """
 
 import json
@@ -56,7 +57,7 @@ class Part(NamedTuple):
 
 
 def split(name: str, seed: int) -> tuple[Part, Part, Part]:
-    """Standardised by the training part."""
+    """Split a table into training, validation and test parts, standardised with the training part."""
     x, y = SETS[name](return_X_y=True)
     regression = name == "diabetes"
     options = {"random_state": seed, "stratify": None if regression else y}
@@ -74,7 +75,7 @@ def split(name: str, seed: int) -> tuple[Part, Part, Part]:
 
 
 def train(data: Part, seed: int, *, decay: float = 0.0, target: float | None = None) -> nn.Module:
-    """Plainly or with weight decay; with CLIP if there is a target."""
+    """Train a network: plain, with weight decay, or with CLIP if there is a target."""
     torch.manual_seed(seed)
     regression = data.y.is_floating_point()
     outputs = 1 if regression else int(data.y.max()) + 1
@@ -107,7 +108,7 @@ def loss(output: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 @torch.no_grad()
 def score(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Accuracy, or R²."""
+    """Return the accuracy, or R² for regression."""
     output = model(x)
     if y.is_floating_point():
         return float(1 - (output - y).square().mean() / (y - y.mean()).square().mean())
@@ -115,14 +116,14 @@ def score(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def noisy(model: nn.Module, data: Part, seed: int, copies: int = 20) -> float:
-    """Mean score under noise."""
+    """Return the mean score under noise."""
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randn(data.x.shape, generator=generator) for _ in range(copies))
     return statistics.mean(score(model, data.x + NOISE * noise, data.y) for noise in draws)
 
 
 def attacked(model: nn.Module, data: Part, steps: int = 20) -> float:
-    """Score at inputs that L2-PGD has moved uphill, each at the worst point of its path."""
+    """Return the score under L2-PGD, with each input at the point of its path where the loss is largest."""
     shift = torch.zeros_like(data.x)
     worst, at = torch.full((len(data.x),), -1.0), data.x
     for _ in range(steps + 1):
@@ -138,14 +139,14 @@ def attacked(model: nn.Module, data: Part, steps: int = 20) -> float:
 
 
 def choose(candidates: list[tuple[str, nn.Module]], validation: Part, least: float) -> tuple[str, nn.Module]:
-    """The strongest (last) whose score is at least ``least``; the best one where none is."""
+    """Return the strongest (last) candidate whose score is at least ``least``, or the best one if there is none."""
     scores = [score(model, *validation) for _, model in candidates]
     enough = [i for i, value in enumerate(scores) if value >= least]
     return candidates[enough[-1] if enough else scores.index(max(scores))]
 
 
 def rows_of(name: str, seed: int) -> list[dict[str, object]]:
-    """One row for each method."""
+    """Train and measure each method on one table with one seed, and return its rows."""
     training, validation, test = split(name, seed)
     decays = [(f"decay {decay:g}", train(training, seed, decay=decay)) for decay in DECAYS]
     targets = ERRORS if name == "diabetes" else ACCURACIES
@@ -177,7 +178,7 @@ COLUMNS = {"test": "test", "noise": f"noise {NOISE}", "attack": f"L2-PGD {RADIUS
 
 
 def markdown(rows: list[dict[str, object]]) -> str:
-    """Mean ± standard deviation over seeds."""
+    """Make the table, with mean ± standard deviation over seeds."""
     lines = [["data", "method", *COLUMNS.values()], ["---"] * (len(COLUMNS) + 2)]
     for name, method in dict.fromkeys((row["data"], row["method"]) for row in rows):
         own = [row for row in rows if (row["data"], row["method"]) == (name, method)]
@@ -191,7 +192,7 @@ def markdown(rows: list[dict[str, object]]) -> str:
 
 
 def main(out: Path, seeds: str = "0,1,2,3,4") -> None:
-    """Train, choose, measure, write."""
+    """Train and measure all methods, write the results, and print the table."""
     rows = [row for name in SETS for seed in seeds.split(",") for row in rows_of(name, int(seed))]
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({"versions": versions(), "rows": rows}, indent=2) + "\n")
