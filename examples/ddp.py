@@ -1,4 +1,4 @@
-"""CLIP under DistributedDataParallel: every process has pairs of its own, and all have the same λ.
+"""CLIP with DistributedDataParallel: each process holds its own pairs, and λ is the same in all of them.
 
 torchrun --nproc-per-node 2 examples/ddp.py
 """

@@ -1,9 +1,9 @@
-"""A picture: two moons, the same network trained plainly and with CLIP, its decision regions and margins.
+"""Draw the decision regions of a network on two moons, trained without and with CLIP.
 
 python examples/moons.py docs/moons.png     (needs pip install 'cheaplip[cli,plots]')
 
-Colour is the probability the network gives to a class; the black line is where it changes its mind, the dashed ones
-where it is 90 % sure. The margin of a point is its distance to the black line.
+The colour is the probability that the network gives to a class. The black line is the decision boundary; on the dashed
+lines, the probability is 90 %. The margin of a point is its distance to the boundary.
 """
 
 import sys
@@ -28,7 +28,7 @@ def moons(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(x: Tensor, y: Tensor, target: float | None, steps: int = 2000) -> nn.Module:
-    """Plainly without a target, else with CLIP."""
+    """Train a network with CLIP, or without it if ``target`` is None."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -1,4 +1,4 @@
-"""CLIP with Lightning's Trainer: one callback, and no change to the module.
+"""CLIP with Lightning's Trainer: one callback, and no change to the module that is trained.
 
 python examples/with_lightning.py     (needs pip install 'cheaplip[lightning]')
 """

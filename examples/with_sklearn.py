@@ -1,4 +1,4 @@
-"""CLIP as a scikit-learn estimator, in a search over its target.
+"""CLIP as a scikit-learn estimator, in a grid search over its target.
 
 python examples/with_sklearn.py     (needs pip install 'cheaplip[skorch]')
 """

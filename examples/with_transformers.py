@@ -1,4 +1,6 @@
-"""CLIP with transformers' Trainer. (On text the same code works in the embeddings: make a BERT instead of the ViT.)
+"""CLIP with transformers' Trainer, for a vision transformer.
+
+For text, use a model such as BERT instead; the pairs are then embeddings.
 
 python examples/with_transformers.py     (needs pip install 'cheaplip[huggingface]')
 """
