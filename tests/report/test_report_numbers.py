@@ -11,6 +11,7 @@ from cheaplip.report.attacks import read_attack
 from cheaplip.report.cards.png import data_uri
 from cheaplip.report.study import number
 from cheaplip.runs.numbers import spread, three_digits
+from cheaplip.runs.words import ACCURACY, words_of
 
 
 def test_a_picture_is_a_png_of_its_pixels():
@@ -67,3 +68,29 @@ def test_what_is_no_finite_number(value):
 @pytest.mark.parametrize("key", ["pgd", "pgd@", "pgd@x", "pgd@-1", "pgd@nan", "pgd@inf", ""])
 def test_what_is_no_attack(key):
     assert read_attack(key) is None
+
+
+def test_a_regression_is_known_by_its_figures_or_by_its_task():
+    assert words_of([{"accuracy": {}}], [{"label": "kind"}]) is ACCURACY
+    measured = words_of([{"rmse": {"test": 1.0}}])
+    assert (measured.key, measured.heading("mae"), measured.axis("test")) == (
+        "rmse",
+        "MAE",
+        "test RMSE (units of the label)",
+    )
+    unfinished = words_of([{}], [{"task": "regression", "label": "price"}])
+    assert (unfinished.unit, unfinished.heading("rmse"), unfinished.better) == ("price", "RMSE, price", -1)
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        pytest.param(ACCURACY, ("97.56 %", "97.6\u202f%", "97.6\u202f%"), id="accuracy"),
+        pytest.param(words_of([{"rmse": {}}]), ("0.97564", "0.976", "0.976"), id="error"),
+        pytest.param(
+            words_of([], [{"task": "regression", "label": "price"}]), ("0.97564", "0.976", "0.976 in price"), id="unit"
+        ),
+    ],
+)
+def test_a_terminal_shows_more_digits_than_a_page(words, texts):
+    assert (words.exact(0.97564), words.short(0.97564), words.in_text(0.97564)) == texts
