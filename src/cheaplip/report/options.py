@@ -44,8 +44,8 @@ def versions(study: Study) -> str:
     """List the versions of the packages that made the runs, each set of versions once; ``""`` where unknown."""
     made = [{} if study.experiment is None else study.experiment.versions]
     made += [section(run.config, "versions") for run in study.runs]
-    told = [", ".join(f"{name} {version}" for name, version in each.items()) for each in made]
-    return "; ".join(dict.fromkeys(text for text in told if text))
+    sets = [", ".join(f"{name} {version}" for name, version in each.items()) for each in made]
+    return "; ".join(dict.fromkeys(text for text in sets if text))
 
 
 def _written(value: Any) -> str:

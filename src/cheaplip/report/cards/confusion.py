@@ -93,6 +93,6 @@ def _summary(matrix: list[list[int]], names: tuple[str, ...], most: int, true: i
     total, right = sum(map(sum, matrix)), sum(matrix[i][i] for i in range(len(matrix)))
     if not total:
         return "No test inputs."
-    told = f"{right:,} of {total:,} right ({percent(right / total)})."
+    summary = f"{right:,} of {total:,} right ({percent(right / total)})."
     often = "once" if most == 1 else f"{most:,} times"
-    return told if most == 0 else f"{told} Most frequent error: {names[true]} taken for {names[given]}, {often}."
+    return summary if most == 0 else f"{summary} Most frequent error: {names[true]} taken for {names[given]}, {often}."

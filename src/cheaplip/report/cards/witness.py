@@ -89,11 +89,11 @@ def _values(words: Words, outputs: Sequence[float]) -> str:
 def _facts(pair: Any, *, both_known: bool) -> str:
     """Distance and quotient, and the distance of the outputs where both outputs are known."""
     distance, quotient = number(pair.get("distance")), number(pair.get("quotient"))
-    told = []
+    phrases = []
     if distance is not None:
-        told.append(f"inputs {three_digits(distance)} apart (L2)")
+        phrases.append(f"inputs {three_digits(distance)} apart (L2)")
     if distance is not None and quotient is not None and both_known:
-        told.append(f"outputs {three_digits(distance * quotient)} apart")
+        phrases.append(f"outputs {three_digits(distance * quotient)} apart")
     if quotient is not None:
-        told.append(f"quotient {three_digits(quotient)}")
-    return ", ".join(told)
+        phrases.append(f"quotient {three_digits(quotient)}")
+    return ", ".join(phrases)

@@ -29,14 +29,14 @@ def pair(study: Study) -> Page:
 
 
 def _headline(study: Study) -> Headline:
-    def told(holds: bool) -> str:
+    def confidences(holds: bool) -> str:
         kinds = [str(run.row.get("confidence", run.name)) for run in study.runs if run.row.get("holds") is holds]
         return " and ".join(f"{kind} confidences" for kind in kinds)
 
-    found, lost = told(True), told(False)
+    found, lost = confidences(True), confidences(False)
     details = (
-        "The network was trained without the penalty. Of its own pair, the paper publishes these limits of confidence "
-        "and no other numbers.",
+        "The network was trained without the penalty. The only numbers that the paper publishes of its own pair are the "
+        "limits below.",
     )
     if found:
         sentence = (

@@ -132,12 +132,12 @@ def _along(
     x, y = [lam for lam, _ in known], [value for _, value in known]
     data = [trace(_PATH, x, y)]
     ends = [min(x), max(x)]
-    told = [f"from {three_digits(y[0])} at λ = {x[0]:g} to {three_digits(y[-1])} at λ = {x[-1]:g}"]
+    phrases = [f"from {three_digits(y[0])} at λ = {x[0]:g} to {three_digits(y[-1])} at λ = {x[-1]:g}"]
     for level, value in levels:
         if value is not None:
             data.append(trace(level, ends, [value, value]))
-            told.append(f"{level.name} {three_digits(value)}")
+            phrases.append(f"{level.name} {three_digits(value)}")
     axes = layout("λ, the penalty’s weight (no unit), log", axis)
     axes["xaxis"] |= {"type": "log", "dtick": 1, "exponentformat": "power"}
     axes["yaxis"] |= {"rangemode": "tozero"}
-    return Figure(title, f"Line plot over λ. {title}: {'; '.join(told)}.", data, axes)
+    return Figure(title, f"Line plot over λ. {title}: {'; '.join(phrases)}.", data, axes)

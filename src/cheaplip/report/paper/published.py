@@ -24,7 +24,7 @@ def beside_published(rows: Sequence[Group], columns: Sequence[Column]) -> Figure
     if weak is None:
         return None
     data: list[Plotly] = []
-    told: list[str] = []
+    phrases: list[str] = []
     for group in rows:
         ours = [(column, symbol) for column, symbol in ((strong, "x"), (weak, "circle")) if column is not None]
         found = [(100 * c.mean, symbol) for column, symbol in ours if (c := cell(column, group.runs))]
@@ -47,7 +47,7 @@ def beside_published(rows: Sequence[Group], columns: Sequence[Column]) -> Figure
         if paper is not None:
             data.append(_point([100 * paper], [plain(short_name(group))], "circle-open", "published"))
         said = "" if paper is None else f", published {percent(paper)}"
-        told.append(f"{group.name} {' to '.join(f'{x:.1f} %' for x, _ in found)}{said}")
+        phrases.append(f"{group.name} {' to '.join(f'{x:.1f} %' for x, _ in found)}{said}")
     if not data:
         return None
     name = "" if strong is None or strong.attack is None else strong.attack.title
@@ -59,7 +59,7 @@ def beside_published(rows: Sequence[Group], columns: Sequence[Column]) -> Figure
     axes["yaxis"] |= {"type": "category", "autorange": "reversed", "dtick": 1, "tickfont": {"size": 11}}
     axes["yaxis"]["categoryarray"] = [plain(short_name(group)) for group in rows]
     axes |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}}
-    alt = f"Dot plot of accuracy under {name or weak.title} and {weak.title}: {'; '.join(told)}."
+    alt = f"Dot plot of accuracy under {name or weak.title} and {weak.title}: {'; '.join(phrases)}."
     title = f"Under attack ({weak.unit}), here and as published"
     note = "Each line leads from the accuracy under the strong attack to that under the paper’s weaker one."
     return Figure(title, alt, data, axes, note, height=130 + _LINE * len(rows))

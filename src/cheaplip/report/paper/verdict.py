@@ -30,14 +30,14 @@ def verdict(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> H
             "This is the quick version, with few images and epochs: its figures only show that everything runs."
         )
     ours = [group for group in rows if group.method == OURS and group.runs[0].row.get("variant") == "ours"]
-    told = []
+    beside = []
     for group in ours:
         held, paper = (None, None) if weak is None else (cell(weak, group.runs), weak.published(group))
         if held is not None and paper is not None:
-            told.append((held.mean, paper, group))
-    if not told:
+            beside.append((held.mean, paper, group))
+    if not beside:
         return Headline(f"{study.title}: no row of our CLIP beside a published one yet.", tuple(details))
-    mean, paper, group = max(told, key=lambda found: found[0])
+    mean, paper, group = max(beside, key=lambda found: found[0])
     sentence = (
         f"Under the paper’s own attack, our CLIP with the target {percent(group.target or 0)} gets {percent(mean)} of "
         f"the {study.title} test inputs right; the paper’s CLIP with the same target gets {percent(paper)}."
@@ -49,11 +49,11 @@ def verdict(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> H
         details.append(
             f"The paper’s attack is weak: under AutoAttack the same network gets {percent(left.mean)}{inputs} right."
         )
-    short = [f"{g.name} ({percent(a)}, published {percent(b)})" for a, b, g in told if a < b + _MARGIN]
+    short = [f"{g.name} ({percent(a)}, published {percent(b)})" for a, b, g in beside if a < b + _MARGIN]
     if short:
         details.append(f"Not 15 points above the published row: {'; '.join(short)}.")
-    elif len(told) > 1:
-        details.append(f"In each of the {len(told)} rows ours is at least 15 points above the published one.")
+    elif len(beside) > 1:
+        details.append(f"In each of the {len(beside)} rows ours is at least 15 points above the published one.")
     details += _against_rival(rows, ours, columns)
     return Headline(sentence, tuple(details))
 

@@ -52,17 +52,17 @@ def _plot(attack: Attack | None, rows: Sequence[Group], points: _Points, certifi
     """The plot of one attack, or of the certified curves alone where ``attack`` is None."""
     data: list[Plotly] = []
     ends: list[tuple[Group, float]] = []
-    told: list[str] = []
+    phrases: list[str] = []
     for group in rows:
         if curve := _curve(group, sorted(points, key=lambda point: point[0]), words):
             data.append(line(group, *curve, error=_spreads(group, points, words)))
             ends.append((group, curve[1][-1]))
-            told.append(f"{group.name} {_from_to(curve[1], words)}")
+            phrases.append(f"{group.name} {_from_to(curve[1], words)}")
         if proved := _curve(group, certified, words):
             data.append({**line(group, *proved), "name": f"{plain(group.name)}, certified"})
             data[-1]["line"] |= {"dash": "dot", "width": 3}
             data[-1]["marker"] |= {"symbol": f"{group.symbol}-open"}
-            told.append(f"{group.name} certified {_from_to(proved[1], words)}")
+            phrases.append(f"{group.name} certified {_from_to(proved[1], words)}")
     size = "noise σ (units of the input)" if attack and attack.is_noise else "ε, L2 (units of the input)"
     furthest = max((point for point, _ in (*points, *certified)), default=1.0) or 1.0
     axes = layout(size, words.axis("test"))
@@ -80,7 +80,7 @@ def _plot(attack: Attack | None, rows: Sequence[Group], points: _Points, certifi
     note = f"Dotted: certified. It is proved that no perturbation of that size leads {beyond} it." if certified else ""
     return Figure(
         title,
-        f"Line plot of size of the perturbation against {words.noun}. {title}: {'; '.join(told)}.",
+        f"Line plot of size of the perturbation against {words.noun}. {title}: {'; '.join(phrases)}.",
         data,
         axes,
         note,
@@ -133,7 +133,7 @@ def _end_labels(ends: Sequence[tuple[Group, float]]) -> list[Plotly]:
 def trade_off(rows: Sequence[Group], attack: Column, test: Column, words: Words) -> Figure | None:
     """Plot the test figure against that under an attack, a point for each run; None where no run has both."""
     data: list[Plotly] = []
-    told = []
+    phrases = []
     percents = words.percent_sign
     for group in rows:
         both = [(attack.of(run), test.of(run)) for run in group.runs]
@@ -153,7 +153,7 @@ def trade_off(rows: Sequence[Group], attack: Column, test: Column, words: Words)
             }
         )
         means = [f"{three_digits(sum(values) / len(values))}{percents}" for values in (x, y)]
-        told.append(f"{group.name} at {means[0]} attacked and {means[1]} unchanged")
+        phrases.append(f"{group.name} at {means[0]} attacked and {means[1]} unchanged")
     if not data:
         return None
     axes = layout(f"{words.noun} under {attack.title}, {attack.unit}{percents and ' (%)'}", words.axis("test"))
@@ -161,7 +161,7 @@ def trade_off(rows: Sequence[Group], attack: Column, test: Column, words: Words)
         axes["xaxis"]["range"], axes["yaxis"]["range"] = (_frame(trace[axis] for trace in data) for axis in ("x", "y"))
     note = f"{'Down and to the left' if words.errors else 'Up and to the right'} is better. Each point is one run."
     title = f"{'Error' if words.errors else 'Accuracy'} against robustness"
-    return Figure(title, f"Scatter plot: {'; '.join(told)}.", data, axes, note)
+    return Figure(title, f"Scatter plot: {'; '.join(phrases)}.", data, axes, note)
 
 
 def _frame(series: Iterable[Sequence[float]]) -> list[float]:

@@ -48,7 +48,7 @@ def _over_epochs(
     scale: float = 1.0,
 ) -> Figure | None:
     """Plot keys of ``history.jsonl``; the lines of the second key are dotted. None where no history has them."""
-    data, told = [], []
+    data, phrases = [], []
     for group in rows:
         for place, key in enumerate(keys):
             for run in group.runs:
@@ -62,7 +62,7 @@ def _over_epochs(
                 data.append(trace)
                 if run is group.runs[0] and place == 0:
                     last = next(value for value in reversed(series) if value is not None)
-                    told.append(f"{group.name} ends at {three_digits(last)}")
+                    phrases.append(f"{group.name} ends at {three_digits(last)}")
     if not data:
         return None
     axes = layout("epoch", axis)
@@ -76,8 +76,8 @@ def _over_epochs(
         axes["yaxis"] |= {"type": "log", "dtick": "D2" if dense else 1, "exponentformat": "power"}
         axes["yaxis"]["title"] = {"text": f"{axis}, log"}
     if targets:
-        told.append("target " + " and ".join(_target(target, scale) for target in targets))
-    return Figure(title, f"Line plot over epochs, {title}: {'; '.join(told)}.", data, axes)
+        phrases.append("target " + " and ".join(_target(target, scale) for target in targets))
+    return Figure(title, f"Line plot over epochs, {title}: {'; '.join(phrases)}.", data, axes)
 
 
 def _series(run: Run, key: str, scale: float) -> tuple[list[float], list[float | None]]:

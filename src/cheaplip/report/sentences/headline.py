@@ -24,5 +24,5 @@ def largest_quotients(columns: Sequence[Column], compared: Sequence[Group]) -> l
     known = [(found, group) for group in compared if column and (found := cell(column, group.runs))]
     if not known:
         return []
-    told = " and ".join(f"{three_digits(found.mean)} for {method_title(group.name)}" for found, group in known)
-    return [f"The largest quotient found (change of the output divided by change of the input) is {told}."]
+    values = " and ".join(f"{three_digits(found.mean)} for {method_title(group.name)}" for found, group in known)
+    return [f"The largest quotient found (change of the output divided by change of the input) is {values}."]
