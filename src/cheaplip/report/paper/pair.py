@@ -35,8 +35,8 @@ def _headline(study: Study) -> Headline:
 
     found, lost = confidences(True), confidences(False)
     details = (
-        "The network was trained without the penalty. The only numbers that the paper publishes of its own pair are the "
-        "limits below.",
+        "The network was trained without the penalty. The only numbers that the paper publishes of its own pair are "
+        "the limits below.",
     )
     if found:
         sentence = (
