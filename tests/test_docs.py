@@ -220,7 +220,7 @@ def test_the_first_table_takes_three_commands(tmp_path, monkeypatch, capsys):
     for package in ("jinja2", "plotly", "tyro"):
         pytest.importorskip(package, reason="needs the extras cli and report")
     from cheaplip.cli import run as run_command
-    from cheaplip.report.wording import figure
+    from cheaplip.runs.numbers import three_digits
 
     monkeypatch.chdir(tmp_path)
     write_table()
@@ -234,7 +234,7 @@ def test_the_first_table_takes_three_commands(tmp_path, monkeypatch, capsys):
         assert run_command([*words, *options]) == 0
     lipschitz = json.loads(Path("runs/mine/metrics.json").read_text())["lipschitz"]
     assert 0 < lipschitz["lower"] <= lipschitz["upper"]
-    assert figure(lipschitz["upper"]) in Path("runs/mine/report.html").read_text()
+    assert three_digits(lipschitz["upper"]) in Path("runs/mine/report.html").read_text()
     assert "lower" in capsys.readouterr().out
 
 

@@ -5,9 +5,9 @@ import math
 import re
 
 import pytest
-from test_report import own, write, write_run
 
 from cheaplip.report import write_report
+from report_folders import own, write, write_run
 
 NUMBERS = {"train": 0.95, "test": 0.9, "noise@1.0": 0.7, "pgd-sign@2.0": 0.3, "lam": 0.25}
 
@@ -139,10 +139,10 @@ def test_published_figures_stand_beside_ours_by_either_rule(tmp_path):
 def test_the_headline_sets_ours_beside_the_published_row(tmp_path):
     text = own(write_report(experiment(tmp_path, "table1-mnist", quick=True)))
     assert (
-        "<h1>Under the paper’s own attack our CLIP with the target 90.0\u202f% gets 80.0\u202f% of MNIST test inputs "
-        "right; the paper’s of the same target, 30.0\u202f%.</h1>"
+        "<h1>Under the paper’s own attack, our CLIP with the target 90.0\u202f% gets 80.0\u202f% of the MNIST test "
+        "inputs right; the paper’s CLIP with the same target gets 30.0\u202f%.</h1>"
     ) in text
-    assert "AutoAttack leaves the same network 50.0\u202f%, tried on 200." in text
+    assert "under AutoAttack the same network gets 50.0\u202f% of 200 inputs right." in text
     assert "Above weight regularisation at each target, under each of noise, L2-PGD, AutoAttack." in text
     assert "This is the quick version" in text
 
@@ -150,7 +150,7 @@ def test_the_headline_sets_ours_beside_the_published_row(tmp_path):
 def test_where_ours_is_not_above_is_said(tmp_path):
     text = own(write_report(experiment(tmp_path, "table1-mnist", table_rows(weak=0.44, strong=0.1))))
     assert "Not 15 points above the published row: CLIP 90, ours (44.0\u202f%, published 30.0\u202f%)." in text
-    assert "Not above weight regularisation of the same target: noise, CLIP 90, ours (44.0\u202f%" in text
+    assert "Not above weight regularisation with the same target: noise, CLIP 90, ours (44.0\u202f%" in text
     assert "L2-PGD, CLIP 90, ours (10.0\u202f% against 10.0\u202f%)" in text
 
 
@@ -170,7 +170,7 @@ def test_a_row_finds_the_training_that_made_it(tmp_path):
 
 def test_checks_of_the_path_are_numbers(tmp_path):
     text = own(write_report(experiment(tmp_path, "path")))
-    assert "<h1>The networks do as the theory says: all 2 checks of Propositions 2 to 4 hold.</h1>" in text
+    assert "<h1>The networks behave as the theory says: all 2 checks of Propositions 2 to 4 hold.</h1>" in text
     assert re.search(r'<td data-value="0.007">0.007</td>\s*<td>at most 0.01</td>\s*<td data-value="1.0">yes</td>', text)
     assert "plain training 100" in text
     assert "smallest constant that fits the data 3.50" in text
@@ -181,11 +181,11 @@ def test_checks_of_the_path_are_numbers(tmp_path):
 def test_the_panels_of_the_regression_draw_the_steepest_pair(tmp_path):
     text = own(write_report(experiment(tmp_path, "regression")))
     assert "becomes flatter: its steepest slope is 0.0455 at λ = 10, and 0.500 without penalty.</h1>" in text
-    assert "Nearest to the truth, between the samples too: λ = 0.0, with an error of 0.02." in text
+    assert "Nearest to the true function, also between the samples: λ = 0.0, with an error of 0.02." in text
     assert text.count("The steepest pair is at x = -3.50, with a slope of -0.500.") == 2
     figures = [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', text)]
     assert [[trace["name"] for trace in figure["data"]] for figure in figures] == [
-        ["truth", "samples, with noise", "network", "steepest pair, drawn out"]
+        ["truth", "samples, with noise", "network", "line through the steepest pair"]
     ] * 2
     x, y = figures[0]["data"][3]["x"], figures[0]["data"][3]["y"]
     assert (y[2] - y[0]) / (x[2] - x[0]) == pytest.approx(-0.5)
@@ -232,7 +232,7 @@ def test_rows_of_an_older_version_leave_gaps_and_no_blank_page(old, name, tmp_pa
     assert ("row " if old == {} else old["name"]) in beside
 
 
-def test_an_unreadable_experiment_is_told_and_the_rows_are_shown(tmp_path):
+def test_an_unreadable_experiment_is_reported_and_the_rows_are_shown(tmp_path):
     experiment(tmp_path, "path")
     (tmp_path / "experiment.json").write_text("{")
     text = own(write_report(tmp_path))
@@ -245,7 +245,7 @@ def test_the_index_tells_each_experiment_in_a_sentence(tmp_path):
         experiment(tmp_path / name, name, quick=True)
     text = own(write_report(tmp_path))
     assert "all 2 checks" in text
-    assert "10 rows, a quick version" in text
+    assert "10 rows, quick version" in text
 
 
 @pytest.mark.parametrize("name", list(ROWS))

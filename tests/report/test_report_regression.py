@@ -6,8 +6,8 @@ import re
 import pytest
 
 from cheaplip.report import write_report
-from cheaplip.report.headline import headline
 from cheaplip.report.read import read_study
+from cheaplip.report.sentences.result import headline
 from cheaplip.report.table import columns, groups
 
 
@@ -63,15 +63,15 @@ def test_the_headline_compares_errors_in_the_labels_units(study):
     said = told(study)
     assert (
         said.sentence
-        == "Under L2-PGD of up to 0.2, CLIP is off by only 40.0 in price; plain training, by 90.0 in price."
+        == "Under L2-PGD of up to 0.2, CLIP is off by only 40.0 in price; plain training is off by 90.0 in price."
     )
-    assert "Left alone, they are off by 25.0 in price and 24.0 in price." in said.details
+    assert "On the unchanged inputs they are off by 25.0 in price and 24.0 in price." in said.details
 
 
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([row("plain", 24.0, 30.0), row("clip", 25.0, 60.0)], "CLIP does worse: it is off by 60.0; plain training, by"),
+        ([row("plain", 24.0, 30.0), row("clip", 25.0, 60.0)], "CLIP does worse: it is off by 60.0; plain training is"),
         ([row("plain", 24.0, 60.0), row("clip", 25.0, 60.5)], "No clear difference between CLIP and plain training "),
         ([row("clip", 25.0, 60.0)], "CLIP is off by 25.0 on test inputs of houses (RMSE), and by 60.0 under L2-PGD"),
         ([row("clip", 25.0, None)], "CLIP is off by 25.0 on test inputs of houses (RMSE), and by 26.0 under noise of"),
@@ -85,17 +85,18 @@ def test_the_headline_claims_no_more_than_the_figures(rows, sentence, tmp_path):
     assert sentence in told(folder).sentence
 
 
-def test_a_missed_target_is_told(tmp_path):
+def test_a_missed_target_is_reported(tmp_path):
     missed = row("clip", 25.0, 60.0, rmse={"train": 31.0, "validation": 32.0, "test": 33.0})
     (tmp_path / "results.json").write_text(json.dumps([missed]))
-    assert "CLIP missed its target: off by 31.0 on its training data, 20.0 was wanted." in told(tmp_path).details
+    assert "CLIP missed its target: on training data it is off by 31.0 instead of 20.0." in told(tmp_path).details
 
 
-def test_a_target_on_validation_data_is_told_and_drawn_there(study):
+def test_a_target_on_validation_data_is_reported_and_drawn_there(study):
     config = study / "clip-seed0" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "target_on": "validation"}))
-    assert "CLIP missed its target: off by 23.0 in price on its validation data, 20.0 in price was wanted." in " ".join(
-        told(study).details
+    assert (
+        "CLIP missed its target: on validation data it is off by 23.0 in price instead of 20.0 in price."
+        in " ".join(told(study).details)
     )
     page = write_report(study).read_text()
     plots = re.findall(r"Line plot over epochs, (RMSE[^:]*):([^\"]*)", page[: page.index("<script>")])
@@ -114,8 +115,8 @@ def test_the_page_shows_errors_and_says_what_is_missing_and_why(study):
     assert "MAE, price" in text
     assert "accuracy (%)" not in text
     assert "Errors are in the label’s units (price)." in text
-    assert "Predicted and measured" in text
-    assert "Who is taken for whom" not in text
+    assert "Predictions against labels" in text
+    assert "Confusion matrix" not in text
     assert "No accuracies, no confusion matrix and no AutoAttack: the labels are numbers, not classes." in text
     assert "No certified intervals" in text
     assert "u: 12.5 in price; v: 37.5 in price." in text

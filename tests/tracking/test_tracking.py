@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow: what they are told, once, whatever happens to the training."""
+"""TensorBoard and MLflow: each epoch is recorded once, whatever happens to the training."""
 
 import importlib.util
 import json
@@ -29,22 +29,22 @@ def digits():
 
 
 class Notes:
-    """Writes down what it is told."""
+    """Notes the calls that a training makes."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def start(self, config, first):
-        self.told.append(("start", config["model"], first))
+        self.calls.append(("start", config["model"], first))
 
     def epoch(self, line):
-        self.told.append(("epoch", line["epoch"]))
+        self.calls.append(("epoch", line["epoch"]))
 
     def finish(self, metrics, images):
-        self.told.append(("finish", metrics["epochs"], sorted(images)))
+        self.calls.append(("finish", metrics["epochs"], sorted(images)))
 
     def stop(self, ending):
-        self.told.append(("stop", ending))
+        self.calls.append(("stop", ending))
 
 
 WHOLE = [
@@ -55,12 +55,12 @@ WHOLE = [
 ]
 
 
-def test_a_tracker_is_told_of_the_whole_training(digits, tmp_path):
+def test_a_tracker_is_called_through_the_whole_training(digits, tmp_path):
     notes = Notes()
     train(TrainConfig(data="digits", **TINY), digits, RunFolder(tmp_path / "run"), trackers=[notes])
-    assert notes.told == WHOLE
+    assert notes.calls == WHOLE
     train(TrainConfig(data="digits", **TINY), digits, RunFolder(tmp_path / "run"), resume=True, trackers=[notes])
-    assert notes.told == WHOLE  # a finished run has nothing to tell
+    assert notes.calls == WHOLE  # a finished run makes no calls
 
 
 def test_an_interrupted_training_goes_on_where_it_was(digits, tmp_path):
@@ -68,18 +68,18 @@ def test_an_interrupted_training_goes_on_where_it_was(digits, tmp_path):
     config, folder = TrainConfig(data="digits", **TINY), RunFolder(tmp_path / "run")
     with pytest.raises(Interrupted):
         train(config, digits, folder, stop=lambda: next(steps, None) is None, trackers=[notes])
-    assert notes.told == [("start", "mlp:16", 1), ("epoch", 1), ("stop", "interrupted")]
+    assert notes.calls == [("start", "mlp:16", 1), ("epoch", 1), ("stop", "interrupted")]
     again = Notes()
     train(config, digits, folder, resume=True, trackers=[again])
-    assert again.told == [("start", "mlp:16", 2), *WHOLE[2:]]
+    assert again.calls == [("start", "mlp:16", 2), *WHOLE[2:]]
 
 
-def test_a_training_that_fails_is_told_as_failed(digits, tmp_path):
+def test_a_training_that_fails_is_recorded_as_failed(digits, tmp_path):
     notes = Notes()
     config = TrainConfig(data="digits", **{**TINY, "method": "plain", "lr": 1e30})
     with pytest.raises(DivergedError):
         train(config, digits, RunFolder(tmp_path / "run"), trackers=[notes])
-    assert notes.told[-1] == ("stop", "failed")
+    assert notes.calls[-1] == ("stop", "failed")
 
 
 @pytest.mark.parametrize(
@@ -146,27 +146,27 @@ def test_two_processes_write_one_event_file(tmp_path):
     assert [event.step for event in events(out / "tensorboard").Scalars("epoch/loss")] == [1, 2, 3]
 
 
-def test_only_the_process_that_leads_tells(digits, tmp_path, monkeypatch):
+def test_only_the_leading_process_calls_its_trackers(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("cheaplip.training.run.leads", lambda: False)
     notes, config = Notes(), TrainConfig(data="digits", **{**TINY, "epochs": 1})
     assert train(config, digits, RunFolder(tmp_path / "run"), trackers=[notes]) == {}
-    assert notes.told == []
+    assert notes.calls == []
 
 
 def test_each_run_of_a_comparison_has_trackers_of_its_own(digits, tmp_path):
-    told = {}
+    by_run = {}
 
     def trackers(folder):
-        return [told.setdefault(folder.path.name, Notes())]
+        return [by_run.setdefault(folder.path.name, Notes())]
 
     configs = {"plain": TrainConfig(data="digits", **{**TINY, "method": "plain", "epochs": 1})}
     compare(configs, [0, 1], digits, tmp_path / "all", attacks=[], trackers=trackers)
-    assert list(told) == ["plain-seed0", "plain-seed1"]
-    assert all([what for what, *_ in notes.told] == ["start", "epoch", "finish", "stop"] for notes in told.values())
+    assert list(by_run) == ["plain-seed0", "plain-seed1"]
+    assert all([what for what, *_ in notes.calls] == ["start", "epoch", "finish", "stop"] for notes in by_run.values())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
-def test_epochs_that_a_crash_lost_are_told_once(digits, tmp_path):
+def test_epochs_that_a_crash_lost_are_recorded_once(digits, tmp_path):
     needs_tensorboard()
     config, folder = TrainConfig(data="digits", **TINY, checkpoint_every=3), RunFolder(tmp_path / "run")
     lines = iter([{}, {}])

@@ -6,10 +6,10 @@ from typing import Any
 from rich.table import Table
 
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display, search_bar, show_table
-from cheaplip.cli.figures import wording
 from cheaplip.cli.options import check_seconds, parse_radii
 from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
+from cheaplip.runs.words import words_of
 from cheaplip.trained.certify import certify
 
 __all__ = ["Certify"]
@@ -49,10 +49,10 @@ def _table(name: str, metrics: dict[str, Any]) -> Table:
     table = Table(title=f"{name}: proved")
     table.add_column("figure")
     table.add_column("value", justify="right")
-    words = wording(metrics)
-    table.add_row(f"{words.main}, test", words.write(metrics[next(iter(words.figures))]["test"]))
+    words = words_of([metrics])
+    table.add_row(f"{words.noun}, test", words.exact(metrics[words.key]["test"]))
     for key, value in metrics["certified"].items():
-        table.add_row(f"{words.certified}, ε = {key}", words.write(value))
+        table.add_row(f"{words.certified}, ε = {key}", words.exact(value))
     table.add_row("Lip(f) at least", f"{metrics['lipschitz']['lower']:.6g}")
     table.add_row("Lip(f) at most", f"{metrics['lipschitz']['upper']:.6g}")
     return table

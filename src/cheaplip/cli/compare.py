@@ -17,7 +17,6 @@ from cheaplip.cli.console import (
     show_table,
     training_bar,
 )
-from cheaplip.cli.figures import Wording, wording
 from cheaplip.cli.options import (
     check_samples,
     command_line,
@@ -31,6 +30,7 @@ from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.data import Data
 from cheaplip.runs.folder import RunFolder
+from cheaplip.runs.words import Words, words_of
 from cheaplip.trained.compare import Attack, Summary, compare, summarise
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.models import build
@@ -102,7 +102,7 @@ class Compare(TrackingOptions):
         if self.json:
             print_json(rows)
         else:
-            show_table(_comparison_table(self.config.data, summarise(rows), wording(rows[0])))
+            show_table(_comparison_table(self.config.data, summarise(rows), words_of(rows)))
             messages.print(f"rows: {self.out / 'results.json'}", soft_wrap=True)
         finish_with_report(RunFolder(self.out), command_line("compare", self))
 
@@ -131,10 +131,10 @@ _TITLES = {
 }
 
 
-def _comparison_table(name: str, summaries: Sequence[Summary], words: Wording) -> Table:
+def _comparison_table(name: str, summaries: Sequence[Summary], words: Words) -> Table:
     keys = list(dict.fromkeys(key for summary in summaries for key in summary.columns))
     keys.sort(key=lambda key: list(_TITLES).index(key) if key in _TITLES else -1)
-    table = Table(title=f"{name} ({words.title})")
+    table = Table(title=f"{name} ({words.comparison})")
     table.add_column("method")
     for key in keys:
         table.add_column(_TITLES.get(key, key), justify="right")
@@ -143,9 +143,9 @@ def _comparison_table(name: str, summaries: Sequence[Summary], words: Wording) -
     return table
 
 
-def _cell(key: str, column: tuple[float, float | None] | None, words: Wording) -> str:
+def _cell(key: str, column: tuple[float, float | None] | None, words: Words) -> str:
     if column is None:
         return ""
     mean, spread = column
-    scale, form = (1, ".3g") if key in _TITLES else (words.scale, ".1f" if words.unit else ".3g")
+    scale, form = (1, ".3g") if key in _TITLES else (words.scale, ".3g" if words.errors else ".1f")
     return f"{scale * mean:{form}}" + ("" if spread is None else f" ±{scale * spread:{form}}")

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cheaplip.cli.figures import wording
 from cheaplip.errors import CheaplipWarning
+from cheaplip.runs.words import words_of
 from cheaplip.training.run import Progress as TrainingProgress
 
 __all__ = [
@@ -190,12 +190,12 @@ def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
     table = Table(title=name)
     table.add_column("figure")
     table.add_column("value", justify="right")
-    words = wording(metrics)
+    words = words_of([metrics])
     for figure, title in words.figures.items():
         for part, value in metrics[figure].items():
-            table.add_row(f"{title}, {part}", words.write(value))
+            table.add_row(f"{title}, {part}", words.exact(value))
     for key, value in metrics["robust"].items():
-        table.add_row(f"{words.main}, {key}", words.write(value))
+        table.add_row(f"{words.noun}, {key}", words.exact(value))
     table.add_row("largest quotient found", f"{metrics['lipschitz']['lower']:.3f}")
     if metrics.get("lam") is not None:
         table.add_row("λ", f"{metrics['lam']:.3g}")

@@ -1,4 +1,11 @@
-"""The experiments of Bungert et al. 2021, row by row, beside the paper's numbers."""
+"""The experiments of Bungert et al. 2021, repeated row by row and shown beside the paper's numbers.
+
+An :class:`~cheaplip.paper.experiment.Experiment` is a list of units that run by themselves, and a table of the rows
+they leave. :mod:`~cheaplip.paper.reproduce` runs the units; each experiment has a file of its own. The package imports
+the library, data, training, runs and what is done with trained models; it knows no command line and no report.
+
+Start with :mod:`~cheaplip.paper.experiment`, then read :mod:`~cheaplip.paper.regression`, the smallest experiment.
+"""
 
 from cheaplip.paper.classification_tables import README, TABLE1_FASHION, TABLE1_MNIST
 from cheaplip.paper.experiment import Experiment
@@ -19,4 +26,4 @@ EXPERIMENTS: dict[str, tuple[Experiment, ...]] = {
     "path": (PATH,),
     "all": (REGRESSION, PATH, FIGURE1, TABLE1_MNIST, README, TABLE1_FASHION),
 }
-"""By their names on the command line."""
+"""The experiments that ``cheaplip reproduce NAME`` runs, by name."""

@@ -1,4 +1,4 @@
-"""Trains a row of a classification table and measures the checkpoints that the two rules choose."""
+"""Trains the network of a row of a classification table, and measures the checkpoints that the two rules choose."""
 
 import math
 import warnings
@@ -29,29 +29,37 @@ from cheaplip.training.run import train
 __all__ = ["CERTIFIED", "EPSILON", "NOISE", "Measures", "train_and_measure"]
 
 CERTIFIED = (0.5, 1.0)
+"""L2 radii at which certified rows are certified."""
+
 EPSILON = 2.0
+"""L2 radius of the attacks."""
+
 NOISE = 1.0
-_TRAINING = 0.6  # of the time of a row, about
+"""Standard deviation of the noise."""
+
+_TRAINING = 0.6  # share of a row's time that training takes, for the progress
 _MEASURED = ("accuracy", "robust", "robust_samples", "certified", "lipschitz", "warnings")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """On how many images a row is measured.
+    """How a row is measured.
 
     Attributes:
-        scored: images attacked after each epoch, for either checkpoint rule.
-        attacked: test images under sign-PGD and L2-PGD.
-        autoattacked: test images under AutoAttack.
+        scored: number of images attacked after each epoch, for each of the two checkpoint rules.
+        attacked: number of test images under noise, sign-PGD and L2-PGD.
+        autoattacked: number of test images under AutoAttack.
+        certified: L2 radii to certify the checkpoints at, which also get a model card; empty: nothing is certified.
     """
 
     scored: int
     attacked: int
     autoattacked: int
+    certified: tuple[float, ...] = ()
 
     @property
     def attacks(self) -> list[Attack]:
-        """What is measured on test images."""
+        """The noise and the attacks on test images."""
         return [
             Attack("noise", NOISE, self.attacked),
             Attack("pgd-sign", EPSILON, self.attacked),
@@ -63,20 +71,20 @@ class Measures:
 def train_and_measure(
     name: str, config: TrainConfig, measures: Measures, published: dict[str, float] | None, extra: Row, job: Job
 ) -> list[Row]:
-    """Two rows, one for each checkpoint rule.
+    """Train a network and make two rows of it, one for each checkpoint rule.
 
     Args:
-        name: of the row; the paper's rule adds to it.
+        name: of the row that is chosen on validation data; the other one adds to it.
         config: of the training.
-        measures: on how many images.
-        published: the paper's numbers, put beside ours.
+        measures: how the checkpoints are measured.
+        published: the paper's numbers, to stand beside ours; None: it has none.
         extra: more keys for the rows.
-        job: where, and how to report.
+        job: where to work, and how to report progress.
     """
     data = _data(config.data).to(config.resolved_device)
     selection = Selection(job.folder, data, config.steered_to, samples=measures.scored, epsilon=EPSILON)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CheaplipWarning)  # the checkpoints' warnings are kept in their rows
+        warnings.simplefilter("ignore", CheaplipWarning)  # the rows keep the warnings about their checkpoints
         finished = train(
             config,
             data,
@@ -98,7 +106,7 @@ def train_and_measure(
             {
                 "name": name if rule == "validation" else f"{name}, best on test",
                 "method": config.method,
-                "target": config.steered_to if config.method in ("clip", "weight") else None,
+                "target": config.steered_to,
                 "rule": rule,
                 "epoch": line["epoch"],
                 **{key: metrics[key] for key in _MEASURED},
@@ -121,7 +129,7 @@ def _data(source: str) -> Data:
 def _measure(
     folder: RunFolder, epoch: int, config: TrainConfig, data: Data, measures: Measures, job: Job, share: float
 ) -> dict[str, Any]:
-    """Accuracies, attacks and constants of a checkpoint; what was measured before a crash is kept."""
+    """Measure a checkpoint: accuracies, attacks, constants. What was measured before an interruption is kept."""
 
     def report(attack: str, done: int, total: int) -> None:
         if job.stop():
@@ -148,8 +156,9 @@ def _measure(
                 progress=report,
             )
         folder.write_json("metrics.json", {**metrics, "warnings": sorted({*metrics["warnings"], *messages})})
-    if config.method == "certified" and not (folder.path / "card.json").is_file():  # what is written last
-        certify(of_run(folder, data), epsilons=CERTIFIED, seconds=None)  # by steps: a clock would change the row
+    if measures.certified and not (folder.path / "card.json").is_file():  # certify writes the card last
+        # the search is limited by steps, not by seconds: the row must be the same on every machine
+        certify(of_run(folder, data), epsilons=measures.certified, seconds=None)
     return folder.read_json("metrics.json")
 
 
@@ -179,7 +188,7 @@ def _upper(model: nn.Module, data: Data) -> dict[str, Any]:
 
 @contextmanager
 def _caught() -> Iterator[Sequence[str]]:
-    """Collects our own warnings: a row that masks its gradients says so in ``warnings``."""
+    """Collect the warnings of this package, for the row's ``warnings``: a model may mask its gradients."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CheaplipWarning)

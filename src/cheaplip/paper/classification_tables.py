@@ -1,4 +1,4 @@
-"""Table 1 for MNIST and Fashion-MNIST, and the table of the authors' public code."""
+"""The classification tables: Table 1 for MNIST and Fashion-MNIST, and the table of the authors' public code."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,9 +8,8 @@ from typing import Any
 
 from cheaplip.paper.classification import CERTIFIED, EPSILON, NOISE, Measures, train_and_measure
 from cheaplip.paper.experiment import Experiment, Row, Unit
-from cheaplip.paper.published import README as README_NUMBERS
-from cheaplip.paper.published import TABLE1
-from cheaplip.paper.tables import beside, markdown
+from cheaplip.paper.markdown import beside, markdown_table
+from cheaplip.paper.published import README_NUMBERS, TABLE1_NUMBERS
 from cheaplip.training.config import TrainConfig
 
 __all__ = ["README", "TABLE1_FASHION", "TABLE1_MNIST", "Setting", "variants"]
@@ -20,7 +19,9 @@ VARIANTS = {
     "authors": "the authors' setting",
     "ours": "ours",
 }
-_REACH = 20.0  # the additive rule's step lets λ move this far in a run; the paper's largest λ is 9.82
+"""The three kinds of CLIP, and how the names of rows call them."""
+
+_REACH = 20.0  # how far the additive rule can move λ in a whole run; the paper's largest λ is 9.82
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Setting:
     """Data, network and effort that the rows of a table share.
 
     Attributes:
-        config: what all rows have in common.
-        measures: on how many images.
-        held_out: images of the paper's Lipschitz training set.
-        pairs: of them, how many take part in a step.
-        steps: of the whole training, about.
-        cost: of a row, beside other experiments.
-        longer: how many times as long the authors' setting trains: a final sigmoid learns slowly.
-        sigmoid_lr: its peak learning rate; None: the package's.
+        config: what all trainings have in common.
+        measures: how checkpoints are measured.
+        held_out: number of images in the paper's Lipschitz training set.
+        pairs: number of pairs in a step.
+        steps: approximate number of steps of a training.
+        cost: how long a row takes, relative to the units of other experiments.
+        longer: factor by which the authors' setting trains longer, because a final sigmoid learns slowly.
+        sigmoid_lr: peak learning rate of the authors' setting; None: the package's default.
     """
 
     config: TrainConfig
@@ -49,7 +50,7 @@ class Setting:
 
 
 def variants(setting: Setting) -> dict[str, TrainConfig]:
-    """The three kinds of CLIP, by their key in :data:`VARIANTS`."""
+    """Make the configurations of the three kinds of CLIP, by their key in :data:`VARIANTS`."""
     ours = replace(setting.config, method="clip")
     paper = replace(
         ours,
@@ -75,7 +76,11 @@ def variants(setting: Setting) -> dict[str, TrainConfig]:
 
 
 def _mnist(model: str, lr: float, quick: bool) -> Setting:
-    """At the default rate, 0.6, noise costs the accuracy that λ should cost, at targets as low as the paper's."""
+    """The setting for MNIST, with a given model and peak learning rate.
+
+    The learning rate is not the package's default, 0.6: at targets as low as the paper's, the noise of such large steps
+    would by itself lower the accuracy to the target, and λ would stay small.
+    """
     if quick:
         config = TrainConfig(
             data=f"{_QUICK}:mnist", model=model, epochs=3, batch_size=64, probe=4, search=16, weight_decay=0
@@ -86,6 +91,7 @@ def _mnist(model: str, lr: float, quick: bool) -> Setting:
 
 
 def _fashion(quick: bool) -> Setting:
+    """The setting for Fashion-MNIST."""
     if quick:
         config = TrainConfig(
             data=f"{_QUICK}:fashion_mnist",
@@ -125,9 +131,10 @@ def _table1_units(data: str, quick: bool) -> list[Unit]:
         for target in (95, 90, 85)
         for variant, config in variants(setting).items()
     ]
-    units = [_unit(setting, row, variant, config, TABLE1[data][row]) for row, variant, config in rows]
+    units = [_unit(setting, row, variant, config, TABLE1_NUMBERS[data][row]) for row, variant, config in rows]
     certified = replace(standard, method="certified", lr=None)
-    return [*units, _unit(setting, "Certified", None, certified, None)]  # beyond the paper
+    measures = replace(setting.measures, certified=CERTIFIED)
+    return [*units, _unit(replace(setting, measures=measures), "Certified", None, certified, None)]  # not in the paper
 
 
 def _readme_units(quick: bool) -> list[Unit]:
@@ -193,11 +200,11 @@ def _one_table(rows: Sequence[Row]) -> str:
         cells = [_cell(runs, key, published.get(key), scale=100, form=".1f") for key in _COLUMNS]
         cells += [_cell(runs, key, published.get(key), scale=1, form=".3g") for key in ("lam", "lower", "upper")]
         body.append([name.removesuffix(", best on test"), *cells])
-    return markdown(head, body)
+    return markdown_table(head, body)
 
 
 def _cell(runs: Sequence[Row], key: str, published: float | None, *, scale: int, form: str) -> str:
-    """The mean of the runs, the standard deviation of several, and the paper's figure."""
+    """The mean of the runs, their standard deviation if there are several, and the paper's figure."""
     known = [scale * figures[key] for figures in map(_figures, runs) if figures.get(key) is not None]
     ours = "–" if len(known) < len(runs) else f"{statistics.fmean(known):{form}}"
     if len(known) == len(runs) > 1:

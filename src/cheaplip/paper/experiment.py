@@ -1,4 +1,4 @@
-"""An experiment: units that can run apart, each leaving rows, and the table they make together."""
+"""What an experiment is: units of work that run by themselves, and a table of the rows they leave."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from cheaplip.runs.folder import RunFolder
 __all__ = ["Experiment", "Job", "Row", "Unit"]
 
 Row = dict[str, Any]
-"""A row of ``results.json``."""
+"""A row of ``results.json``: one trained model, or one check."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a unit gets to work with.
+    """What a unit is given when it runs.
 
     Attributes:
-        folder: its own; what lies there from an interrupted run is taken up.
-        quick: the small version.
+        folder: the unit's own; it continues from what an interrupted run left there.
+        quick: whether to run the small version.
         progress: called with the fraction done, in [0, 1], and a note.
-        stop: asked often; True means: save the state and raise :class:`~cheaplip.errors.Interrupted`.
+        stop: called often; once it returns True, the unit saves its state and raises
+            :class:`~cheaplip.errors.Interrupted`.
     """
 
     folder: RunFolder
@@ -31,12 +32,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of an experiment that runs by itself, in a process of its own if wanted.
+    """A part of an experiment that runs by itself, if need be in a process of its own.
 
     Attributes:
         name: of its folder.
-        cost: how long it takes beside other units, for the estimate of the time left.
-        run: from a job to rows; can be pickled.
+        cost: how long it takes, relative to other units; used to estimate the time left.
+        run: does the work and returns the rows; it can be pickled.
     """
 
     name: str
@@ -50,9 +51,9 @@ class Experiment:
 
     Attributes:
         name: of its folder and on the command line.
-        units: in the order of the table, given whether the small version is wanted.
-        table: all rows there are, as Markdown.
-        picture: a drawing of the rows, given the file to write; None where a table says it all.
+        units: lists the units in the order of the table; its argument says whether to use the small version.
+        table: writes rows as Markdown; there may be fewer rows than the whole experiment has.
+        picture: draws the rows into a file; None where the table is enough.
     """
 
     name: str

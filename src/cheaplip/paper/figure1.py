@@ -1,4 +1,4 @@
-"""Figure 1: two images, each classified with confidence, that take each other's class after the ascent."""
+"""Figure 1: two images that are classified with confidence, and then taken for each other's class."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from cheaplip.data import Data, Split, load
 from cheaplip.errors import CheaplipWarning, Interrupted
 from cheaplip.pairs import PairSet
 from cheaplip.paper.experiment import Experiment, Job, Row, Unit
+from cheaplip.paper.markdown import markdown_table, per_cent
 from cheaplip.paper.pictures import draw_pair
-from cheaplip.paper.tables import markdown, per_cent
 from cheaplip.quotient import quotient
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.subject import load_trained
@@ -22,7 +22,7 @@ from cheaplip.training.run import train
 
 __all__ = ["FIGURE1", "Found", "search_pair"]
 
-BEFORE, AFTER = 0.9, 0.3
+BEFORE, AFTER = 0.9, 0.3  # confidences: at least so large before the ascent, and smaller than that after it
 CLASSES = (
     "T-shirt",
     "trousers",
@@ -35,17 +35,17 @@ CLASSES = (
     "bag",
     "ankle boot",
 )
-_TRAINING = 0.5  # of the time, about
+_TRAINING = 0.5  # share of the time that training takes, for the progress
 
 
 class Found(NamedTuple):
-    r"""The pair that came nearest to the conditions.
+    r"""The pair of images that came nearest to the paper's conditions.
 
     Attributes:
         before, after: the two images, (2, \*input), before and after the ascent.
-        steps: of the ascent.
-        step_size: τ.
-        holds: whether it meets the conditions.
+        steps: number of steps of the ascent.
+        step_size: τ, its step size.
+        holds: whether the pair meets the conditions.
     """
 
     before: Tensor
@@ -67,20 +67,20 @@ def search_pair(
     step_sizes: Sequence[float],
     job: Job,
 ) -> Found:
-    """Let pairs of confidently classified images climb by Algorithm 1 until one meets the conditions.
+    """Let pairs of confidently classified images climb by the paper's Algorithm 1 until one meets the conditions.
 
     Args:
-        model: from images to logits, (B, classes); their quotient is what climbs.
+        model: from images to logits, (B, classes); the ascent increases the quotient of the logits.
         squash: from logits to confidences.
-        images: where pairs come from.
-        data: for the box.
-        size: pairs that climb together.
-        steps: of the ascent, at most.
-        step_sizes: τ, one after the other.
-        job: asked to stop, told of progress.
+        images: pairs are drawn from them.
+        data: its domain is where the pairs may climb.
+        size: number of pairs that climb together.
+        steps: number of steps of the ascent, at most.
+        step_sizes: τ; each is tried in turn until a pair is found.
+        job: says when to stop, and takes the progress.
 
     Raises:
-        ValueError: there are no two images of different classes above 90 %.
+        ValueError: there are no two images of different classes with a confidence above 90 %.
     """
     confidence, label = squash(model(images.x)).max(dim=1)
     sure = ((confidence > BEFORE) & (label == images.y)).nonzero()[:, 0]
@@ -116,9 +116,10 @@ def search_pair(
 
 
 def _run(kind: str, job: Job) -> list[Row]:
-    """Train a network, then search; confidence is what its final sigmoid says, or the softmax.
+    """Train a network, then search. The confidence is the output of a final sigmoid, or of a softmax.
 
-    The search climbs the logits: behind a sigmoid or a softmax that is sure, no pair moves.
+    The ascent works on the logits: where a sigmoid or a softmax is close to 0 or 1, its gradient vanishes and no pair
+    would move.
     """
     config = TrainConfig(
         data="fashion-mnist",
@@ -134,7 +135,7 @@ def _run(kind: str, job: Job) -> list[Row]:
     data = load(config.data)
     folder = RunFolder(job.folder.path / "network")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CheaplipWarning)  # a final sigmoid masks gradients; here that is the point
+        warnings.simplefilter("ignore", CheaplipWarning)  # it says that a final sigmoid masks gradients
         train(
             config,
             data,
@@ -201,7 +202,7 @@ def _table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return markdown(["", "before", "after", "quotient", "> 90 % before; the other's class, < 30 % after"], body)
+    return markdown_table(["", "before", "after", "quotient", "> 90 % before; the other's class, < 30 % after"], body)
 
 
 FIGURE1 = Experiment("figure1", _units, _table, draw_pair)

@@ -1,7 +1,8 @@
-"""Propositions 2 to 4 as experiments: what happens to loss and Lipschitz constant along λ.
+"""Propositions 2 to 4 as experiments: how loss and Lipschitz constant depend on λ.
 
-In one dimension the largest quotient over all pairs of a grid is attained by neighbours, so a fixed set of pairs, each
-grid point with the next, makes the penalty the grid's exact Lipschitz constant, and the training deterministic.
+In one dimension, two neighbours attain the largest quotient of all pairs of points of a grid. So the pairs are fixed,
+each point of a grid with the next: the penalty is then the exact Lipschitz constant on the grid, and the training is
+deterministic.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +19,16 @@ from cheaplip.domain import Box
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.pairs import PairSet
 from cheaplip.paper.experiment import Experiment, Job, Row, Unit
+from cheaplip.paper.markdown import markdown_table
 from cheaplip.paper.regression import samples
+from cheaplip.paper.slope import largest_slope
 from cheaplip.paper.stages import Schedule, minimise, walk
-from cheaplip.paper.steepest import steepest
-from cheaplip.paper.tables import markdown
 from cheaplip.runs.folder import RunFolder
 from cheaplip.training.models import build
 
 __all__ = ["PATH", "Violations", "smallest_constant", "violations"]
 
+# eight points that a network can fit exactly
 FIT_X = (-1.0, -0.7, -0.3, -0.1, 0.2, 0.5, 0.8, 1.0)
 FIT_Y = (0.0, 0.3, -0.2, 0.5, 0.4, -0.3, 0.1, 0.0)
 _WIDTHS = "mlp:32,32,32"
@@ -38,9 +40,9 @@ class Violations:
     """Steps of a path in the wrong direction.
 
     Attributes:
-        count: how many.
-        largest: the largest of them, over the range of the values.
-        steps: of the path.
+        count: number of steps in the wrong direction.
+        largest: size of the largest of them, as a fraction of the range of the values.
+        steps: number of all steps of the path.
     """
 
     count: int
@@ -49,7 +51,7 @@ class Violations:
 
 
 def violations(values: Sequence[float]) -> Violations:
-    """How far a sequence is from non-decreasing.
+    """Count the steps at which a sequence decreases.
 
     Example:
         >>> violations([0.0, 2.0, 1.0, 4.0])
@@ -61,14 +63,17 @@ def violations(values: Sequence[float]) -> Violations:
 
 
 def smallest_constant(x: Tensor, y: Tensor) -> float:
-    """The smallest Lipschitz constant of a function through all points, (N, 1) each: the steepest slope between two."""
+    """Compute the smallest Lipschitz constant of any function through the points x, y, both (N, 1).
+
+    It is the steepest slope between two neighbouring points.
+    """
     order = x[:, 0].argsort()
     rise, run = y[order].diff(dim=0), x[order].diff(dim=0)
     return float((rise / run).abs().max())
 
 
 def _regression(job: Job) -> list[Row]:
-    """The paper's samples, λ falling as in the paper."""
+    """The paper's samples; λ falls, as in the paper."""
     x, y = (part.double() for part in samples())
     lams: tuple[float, ...] = (10.0, 1.0, 0.3, 0.1, 0.06, 0.03, 0.02, 0.01, 6e-3, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
     if job.quick:
@@ -79,7 +84,7 @@ def _regression(job: Job) -> list[Row]:
 
 
 def _interpolation(job: Job) -> list[Row]:
-    """Eight points that can be fitted exactly: plain training, then a λ path towards 0."""
+    """Eight points that can be fitted exactly: first plain training, then λ falls towards 0."""
     x, y = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (FIT_X, FIT_Y))
     least = smallest_constant(x, y)
     lams = (0.1, 0.01, 1e-3, 1e-4) if job.quick else (1.0, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -114,13 +119,13 @@ def _curve_path(
     def measure(lam: float) -> Row:
         grid = torch.linspace(*ends, 1001, dtype=torch.float64)[:, None]
         distance = float((model(grid) - y.mean()).abs().max() / y.std())
-        return _row(name, lam, float(mse_loss(model(x), y)), steepest(model, *ends).value, distance)
+        return _row(name, lam, float(mse_loss(model(x), y)), largest_slope(model, *ends).value, distance)
 
     return list(walk(job, model, lams, train, measure, steps=schedule.steps))
 
 
 def _neighbours(low: float, high: float) -> PairSet:
-    """Each point of a grid with the next."""
+    """The pairs of each point of a grid with the next."""
     grid = torch.linspace(low, high, _GRID, dtype=torch.float64)[:, None]
     pairs = PairSet(grid, size=_GRID - 1, domain=Box(low, high), renew=0)
     pairs.u.copy_(grid[:-1])
@@ -129,7 +134,7 @@ def _neighbours(low: float, high: float) -> PairSet:
 
 
 def _digits(job: Job) -> list[Row]:
-    """Handwritten digits, λ rising: from a network that has become constant, training would not find back."""
+    """Handwritten digits; λ rises, because training does not recover from a network that has become constant."""
     data = load("digits")
     count = 300 if job.quick else len(data.train.x)
     x, y = data.train.x[:count].double(), data.train.y[:count]
@@ -156,7 +161,16 @@ def _digits(job: Job) -> list[Row]:
 
 
 def _row(name: str, lam: float, loss: float, constant: float, distance: float) -> Row:
-    """``barycentre``: largest distance of an output from it; in standard deviations of y, or in probability."""
+    """A row of the path.
+
+    Args:
+        name: of the task.
+        lam: λ; 0: plain training.
+        loss: the training loss.
+        constant: the largest quotient found.
+        distance: the largest distance of an output from the average label, the barycentre; for regression in standard
+            deviations of the labels, for digits in probability.
+    """
     return {
         "name": f"{name}, λ = {lam:g}" if lam else name,
         "method": "clip" if lam else "plain",
@@ -170,7 +184,7 @@ def _row(name: str, lam: float, loss: float, constant: float, distance: float) -
 
 
 def _monotone(name: str, rows: Sequence[Row]) -> list[Row]:
-    """Proposition 2: along rising λ, loss does not fall and the constant does not rise."""
+    """The checks of Proposition 2: as λ rises, the loss does not fall and the constant does not rise."""
     ordered = sorted(rows, key=lambda row: row["lam"])
     losses = violations([row["loss"] for row in ordered])
     constants = violations([-row["lipschitz"]["lower"] for row in ordered])
@@ -187,7 +201,7 @@ def _monotone(name: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _barycentre(name: str, row: Row) -> Row:
-    """Proposition 4."""
+    """The check of Proposition 4: for a large λ, all outputs are the average label."""
     return _check(
         f"{name}: distance of the outputs from the barycentre, λ = {row['lam']:g}",
         row["barycentre"],
@@ -220,9 +234,9 @@ def _table(rows: Sequence[Row]) -> str:
         if row.get("check")
     ]
     return (
-        markdown(["", "training loss", "largest quotient", "distance from the barycentre"], figures)
+        markdown_table(["", "training loss", "largest quotient", "distance from the barycentre"], figures)
         + "\n"
-        + markdown(["check", "value", "expected", "holds"], checks)
+        + markdown_table(["check", "value", "expected", "holds"], checks)
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by matplotlib from the rows alone."""
+"""Pictures of results, which matplotlib draws from the rows alone."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ __all__ = ["draw_curves", "draw_pair"]
 
 
 def draw_curves(rows: Sequence[Row], file: str) -> None:
-    """A panel for each row: truth, samples, network, and the tangent at the steepest pair."""
+    """Draw a panel for each row: true function, samples, network, and the line through its steepest pair."""
     figure, panels = _panels(len(rows), min(4, len(rows)), (3.4, 2.6))
     for panel, row in zip(panels, rows, strict=True):
         curve, pair = row["curve"], row["steepest"]
@@ -31,7 +31,7 @@ def draw_curves(rows: Sequence[Row], file: str) -> None:
 
 
 def draw_pair(rows: Sequence[Row], file: str) -> None:
-    """Each row's two images, before and after the ascent, with class and confidence."""
+    """Draw the two images of each row before and after the ascent, with class and confidence."""
     figure, panels = _panels(4 * len(rows), 4, (2.2, 2.6))
     for row, four in zip(rows, (panels[i : i + 4] for i in range(0, len(panels), 4)), strict=True):
         shown = [(when, image) for when in ("before", "after") for image in row[when]]

@@ -1,6 +1,6 @@
-"""The numbers of the paper's Table 1 and of its authors' public code, as fractions."""
+"""The numbers that the paper and its authors' public code publish, as fractions."""
 
-__all__ = ["README", "TABLE1"]
+__all__ = ["README_NUMBERS", "TABLE1_NUMBERS"]
 
 _FIGURES = ("train", "test", "noise@1.0", "pgd-sign@2.0")
 
@@ -25,18 +25,18 @@ _TABLE1 = {
     },
 }
 
-TABLE1: dict[str, dict[str, dict[str, float]]] = {
+TABLE1_NUMBERS: dict[str, dict[str, dict[str, float]]] = {
     data: {
         row: {**{key: round(value / 100, 4) for key, value in zip(_FIGURES, values[:4], strict=True)}, "lam": values[4]}
         for row, values in rows.items()
     }
     for data, rows in _TABLE1.items()
 }
-"""Bungert et al. 2021, Table 1: by data and row; ``lam`` is the final μ or λ."""
+"""Bungert et al. 2021, Table 1, by data set and row; ``lam`` is the final λ, or μ for weight regularisation."""
 
-README: dict[str, dict[str, float]] = {
+README_NUMBERS: dict[str, dict[str, float]] = {
     "none": {"test": 0.971, "noise@1.0": 0.345, "pgd-sign@2.0": 0.312},
     "CLIP95": {"test": 0.964, "noise@1.0": 0.298, "pgd-sign@2.0": 0.714},
     "CLIP97": {"test": 0.970, "noise@1.0": 0.346, "pgd-sign@2.0": 0.724},
 }
-"""The README of the authors' public code: MNIST, 784-200-80-10, mean of 3 runs."""
+"""The README of the authors' public code, by row: MNIST, network 784-200-80-10, mean of three runs."""

@@ -1,4 +1,7 @@
-"""Small parts of the image data and a small network, for the quick versions: named in a configuration like any."""
+"""Small parts of the image data sets and a small network, for the quick versions of the experiments.
+
+Configurations name them as users name their own: ``cheaplip.paper.quick:mnist``.
+"""
 
 from dataclasses import replace
 
@@ -10,7 +13,7 @@ __all__ = ["cnn", "digits", "fashion_mnist", "mnist"]
 
 
 def cnn(shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """The network of Madry et al. 2018 with a quarter of its channels and neurons, for images (C, 28, 28)."""
+    """Build the network of Madry et al. 2018 with a quarter of its channels and neurons, for images (C, 28, 28)."""
     return nn.Sequential(
         nn.Conv2d(shape[0], 8, 5, padding=2),
         nn.ReLU(),
@@ -26,22 +29,22 @@ def cnn(shape: tuple[int, ...], outputs: int) -> nn.Module:
 
 
 def digits() -> Data:
-    """Handwritten digits, 600 for training."""
+    """Load scikit-learn's handwritten digits, 600 of them for training."""
     return _first(load("digits"), 600, 100, 100)
 
 
 def mnist() -> Data:
-    """MNIST, 6,000 images for training."""
+    """Load MNIST, 6,000 of its images for training."""
     return _first(load("mnist"), 6000, 500, 1000)
 
 
 def fashion_mnist() -> Data:
-    """Fashion-MNIST, 1,000 images for training."""
+    """Load Fashion-MNIST, 1,000 of its images for training."""
     return _first(load("fashion-mnist"), 1000, 100, 100)
 
 
 def _first(data: Data, train: int, validation: int, test: int) -> Data:
-    """The first so many of each part."""
+    """Keep the first inputs of each part, as many as given."""
 
     def part(whole: Split, count: int) -> Split:
         return Split(whole.x[:count], whole.y[:count])

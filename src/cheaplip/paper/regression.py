@@ -1,4 +1,4 @@
-"""Figure 2: noisy samples of f(x) = ½·max(|x| − 3, 0) on three intervals, fitted with λ = 0, 10, 1 and 1e−10."""
+"""Figure 2: a network is fitted to noisy samples of f(x) = ½·max(|x| − 3, 0) with λ = 0, 10, 1 and 1e−10."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,36 +12,40 @@ from cheaplip.clip import CLIP
 from cheaplip.domain import Box
 from cheaplip.pairs import PairSet
 from cheaplip.paper.experiment import Experiment, Job, Row, Unit
+from cheaplip.paper.markdown import markdown_table
 from cheaplip.paper.pictures import draw_curves
+from cheaplip.paper.slope import largest_slope
 from cheaplip.paper.stages import Schedule, minimise, walk
-from cheaplip.paper.steepest import steepest
-from cheaplip.paper.tables import markdown
 
 __all__ = ["REGRESSION", "network", "samples", "truth"]
 
 LOW, HIGH = -4.0, 4.0
 LAMS = (0.0, 10.0, 1.0, 1e-10)  # in the order of training: each starts from the weights of the one before
-NOISE = 0.05  # of the samples; the paper does not say
+NOISE = 0.05  # standard deviation of the noise in the samples; the paper does not give it
 _BATCH = 25
 _PAIRS = 32
-_POINTS = 401  # of the curves in results.json
+_POINTS = 401  # number of points of the curves in results.json
 
 
 def truth(x: Tensor) -> Tensor:
-    """½·max(|x| − 3, 0)."""
+    """Compute the true function, ½·max(|x| − 3, 0)."""
     return (x.abs() - 3).clamp_min(0) / 2
 
 
 def samples(count: int = 100, *, noise: float = NOISE, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Points drawn uniformly from [−4, −3] ∪ [−0.3, 0.3] ∪ [3, 4] and their noisy values, (count, 1) each, float32."""
+    """Draw points uniformly from [−4, −3] ∪ [−0.3, 0.3] ∪ [3, 4], and noisy values of the true function there.
+
+    Returns:
+        Points and values, both (count, 1), float32.
+    """
     generator = torch.Generator().manual_seed(seed)
-    t = 2.6 * torch.rand(count, 1, generator=generator) - 1.3  # the three intervals, pushed together
+    t = 2.6 * torch.rand(count, 1, generator=generator) - 1.3  # the three intervals without the gaps between them
     x = torch.where(t < -0.3, t - 2.7, torch.where(t > 0.3, t + 2.7, t))
     return x, truth(x) + noise * torch.randn(count, 1, generator=generator)
 
 
 def network(widths: Sequence[int] = (500, 200, 100), *, seed: int = 0) -> nn.Sequential:
-    """The paper's 1-500-200-100-1, sigmoid everywhere, the last layer included."""
+    """Build the paper's network 1-500-200-100-1, with a sigmoid after every layer, the last one included."""
     sizes = [1, *widths, 1]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -50,7 +54,7 @@ def network(widths: Sequence[int] = (500, 200, 100), *, seed: int = 0) -> nn.Seq
 
 
 def _run(kind: str, job: Job) -> list[Row]:
-    """The λ path with one kind of pairs: ``"paper"`` or ``"tournament"``."""
+    """Train along the path of λ, with one kind of pairs: ``"paper"`` or ``"tournament"``."""
     x, y = samples()
     model = network()
     schedule = Schedule(steps=300 if job.quick else 3000, lr=0.01)
@@ -104,8 +108,8 @@ def _pairs(x: Tensor, kind: str) -> PairSet:
 def _measure(model: nn.Module, x: Tensor, y: Tensor, kind: str, lam: float) -> Row:
     grid = torch.linspace(LOW, HIGH, _POINTS)[:, None]
     fitted = model(grid)
-    largest, at = steepest(model, LOW, HIGH)
-    # the steepest pair: two points of the curve so near the steepest place that the line through them is its tangent
+    largest, at = largest_slope(model, LOW, HIGH)
+    # two points of the curve, so close to its steepest place that the line through them is nearly the tangent there
     ends = torch.tensor([max(at - 0.05, LOW), min(at + 0.05, HIGH)])[:, None]
     return {
         "name": f"λ = {lam:g}" if kind == "paper" else f"λ = {lam:g}, tournament",
@@ -131,7 +135,7 @@ def _table(rows: Sequence[Row]) -> str:
     body = [
         [row["name"], f"{row['loss']:.5f}", f"{row['error']:.4f}", f"{row['lipschitz']['lower']:.3g}"] for row in rows
     ]
-    return markdown(["", "training loss", "error against the truth", "largest quotient"], body)
+    return markdown_table(["", "training loss", "error against the truth", "largest quotient"], body)
 
 
 REGRESSION = Experiment("regression", _units, _table, draw_curves)

@@ -1,4 +1,7 @@
-"""Runs the units of experiments, here or in parallel processes; finished ones are kept, interrupted ones continue."""
+"""Runs the units of experiments, in this process or in several.
+
+Finished units are kept and interrupted ones continue, so the same command can be given again at any time.
+"""
 
 import multiprocessing
 import os
@@ -21,9 +24,9 @@ from cheaplip.runs.folder import RunFolder, versions
 __all__ = ["Report", "reproduce"]
 
 Report = Callable[[str, float, str], None]
-"""Called with (experiment/unit, fraction done, note); fraction 1 says that it is finished."""
+"""Called with (experiment/unit, fraction done, note); the fraction is 1 once the unit is finished."""
 
-_PAUSE = 0.2  # seconds between two messages of a process
+_PAUSE = 0.2  # seconds between two messages of a worker process, at least
 
 
 def reproduce(
@@ -35,23 +38,26 @@ def reproduce(
     report: Report = lambda _unit, _fraction, _note: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[Row]]:
-    """Run every unit that is not finished; returns each experiment's rows.
+    """Run every unit that is not finished.
 
-    ``out/EXPERIMENT`` gets ``results.json`` and ``table.md``, written anew whenever a unit is finished, and a folder
-    for each unit. A unit whose training diverges does not keep the others from running.
+    The folder ``out/EXPERIMENT`` gets a subfolder for each unit, and ``results.json`` and ``table.md``, which are
+    written again whenever a unit is finished. If the training of a unit diverges, the other units still run.
 
     Args:
-        experiments: which.
+        experiments: to run.
         out: a folder for all of them.
-        quick: the small version, which cannot share a folder with the full one.
-        jobs: processes; more than there are cores are not started. Each gets its share of this process's threads.
-        report: the progress of each unit, from 0 (known, not started) to 1.
-        stop: True makes every unit save its state.
+        quick: whether to run the small version, which cannot share a folder with the full one.
+        jobs: number of processes, at most one for each core; each gets its share of this process's threads.
+        report: called with the progress of each unit, from 0 (not started) to 1.
+        stop: called often; once it returns True, every unit saves its state.
+
+    Returns:
+        The rows of each experiment, by name.
 
     Raises:
         RunError: a folder holds something else.
-        DivergedError: a unit did, once all others are finished.
-        Interrupted: ``stop`` said so.
+        DivergedError: the training of a unit diverged; raised when all others are finished.
+        Interrupted: ``stop`` returned True.
     """
     if jobs < 1:
         raise ValueError(f"jobs: expected 1 or more processes, got {jobs}")
@@ -68,7 +74,11 @@ def reproduce(
         _collect(experiment, out, quick)
     errors = []
     workers = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    for experiment, error in (_here if workers == 1 else _apart)(todo, out, quick, workers, report, stop):
+    if workers == 1:
+        outcomes = _in_this_process(todo, out, quick, report, stop)
+    else:
+        outcomes = _in_workers(todo, out, quick, workers, report, stop)
+    for experiment, error in outcomes:
         _collect(experiment, out, quick)
         if error is not None:
             errors.append(error)
@@ -78,7 +88,7 @@ def reproduce(
 
 
 def _claim(folder: RunFolder, name: str, quick: bool) -> None:
-    """Make the folder this experiment's, or find that it is."""
+    """Make the folder this experiment's own, or check that it is already."""
     if (folder.path / "experiment.json").is_file():
         found = folder.read_json("experiment.json")
         if (found.get("experiment"), found.get("quick")) != (name, quick):
@@ -92,7 +102,7 @@ def _claim(folder: RunFolder, name: str, quick: bool) -> None:
 
 
 def _collect(experiment: Experiment, out: Path, quick: bool) -> list[Row]:
-    """The rows of all finished units, and the files they make."""
+    """Read the rows of all finished units, and write ``results.json`` and ``table.md`` from them."""
     folder = RunFolder(out / experiment.name)
     units = [RunFolder(folder.path / unit.name) for unit in experiment.units(quick)]
     rows = [row for unit in units if (unit.path / "rows.json").is_file() for row in unit.read_json("rows.json")["rows"]]
@@ -101,14 +111,13 @@ def _collect(experiment: Experiment, out: Path, quick: bool) -> list[Row]:
     return rows
 
 
-_Outcome = tuple[Experiment, DivergedError | None]
+_Outcome = tuple[Experiment, DivergedError | None]  # of a unit that is finished, or whose training diverged
 
 
-def _here(
+def _in_this_process(
     todo: Sequence[tuple[Experiment, Unit]],
     out: Path,
     quick: bool,
-    _workers: int,
     report: Report,
     stop: Callable[[], bool],
 ) -> Iterator[_Outcome]:
@@ -120,7 +129,7 @@ def _here(
             yield experiment, error
 
 
-def _apart(
+def _in_workers(
     todo: Sequence[tuple[Experiment, Unit]],
     out: Path,
     quick: bool,
@@ -139,7 +148,7 @@ def _apart(
         }
         try:
             yield from _outcomes(futures, messages, stopping, report, stop)
-        except BaseException:  # let the others save their state
+        except BaseException:  # let the other workers save their state
             stopping.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -152,6 +161,7 @@ def _outcomes(
     report: Report,
     stop: Callable[[], bool],
 ) -> Iterator[_Outcome]:
+    """Yield the outcomes as they come, and pass on what the workers report meanwhile."""
     left = set(futures)
     while left:
         done, left = wait(left, timeout=_PAUSE, return_when=FIRST_COMPLETED)
@@ -173,6 +183,7 @@ def _outcomes(
 
 
 def _waiting(messages: "multiprocessing.Queue[tuple[str, float, str]]") -> Iterator[tuple[str, float, str]]:
+    """The messages that wait in the queue now."""
     while True:
         try:
             yield messages.get_nowait()
@@ -181,7 +192,7 @@ def _waiting(messages: "multiprocessing.Queue[tuple[str, float, str]]") -> Itera
 
 
 def _run(unit: Unit, name: str, out: Path, quick: bool, report: Report, stop: Callable[[], bool]) -> None:
-    """Run one unit and write its rows, which marks it finished."""
+    """Run a unit and write its rows, which mark it as finished."""
     if stop():
         raise Interrupted
     folder = RunFolder(out / name)
@@ -191,19 +202,19 @@ def _run(unit: Unit, name: str, out: Path, quick: bool, report: Report, stop: Ca
     report(name, 1.0, "")
 
 
-_worker: dict[str, Any] = {}  # of a worker process: the message queue, the event, the time of the last message
+_worker: dict[str, Any] = {}  # state of a worker process: message queue, stop event, time of the last message
 
 
 def _start(threads: int, messages: "multiprocessing.Queue[tuple[str, float, str]]", stopping: Event) -> None:
     """Set up a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides and sets the event
     torch.set_num_threads(threads)
     _worker.update(messages=messages, stopping=stopping, spoke=0.0)
     threading.Thread(target=_follow_the_parent, daemon=True).start()
 
 
 def _follow_the_parent() -> None:
-    """End at once when the parent does, however it does: files are written whole, so nothing is lost by it."""
+    """End this process when its parent ends, even by a crash. Files are written whole, so none is left half written."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -215,6 +226,7 @@ def _run_in_worker(unit: Unit, name: str, out: Path, quick: bool) -> None:
 
 
 def _send(name: str, fraction: float, note: str) -> None:
+    """Report progress to the parent, but not too often."""
     if fraction == 1 or time.monotonic() - _worker["spoke"] > _PAUSE:
         _worker["messages"].put((name, fraction, note))
         _worker["spoke"] = time.monotonic()

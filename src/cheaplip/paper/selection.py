@@ -1,4 +1,4 @@
-"""Which epoch's network is tested: the paper's rule, and an honest one."""
+"""Chooses the epoch whose network is tested: by the paper's rule, and by one that does not look at test data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,25 +12,26 @@ from cheaplip.runs.folder import RunFolder
 __all__ = ["RULES", "Selection", "chosen"]
 
 RULES = ("validation", "test")
-"""``"validation"``: chosen on validation data. ``"test"``: the paper's rule, chosen on test data."""
+"""``"validation"``: the epoch is chosen on validation data. ``"test"``: on test data, which is the paper's rule."""
 
-_MISS = 0.01  # of the training accuracy below its target at which an epoch still counts as having met it
+_MISS = 0.01  # an epoch meets the target if its training accuracy is at most this much below
 
 
 class Selection:
-    """Scores each epoch by its accuracy under sign-PGD and keeps the weights of the best, by each rule.
+    """Scores each epoch by its accuracy under sign-PGD, and keeps the weights of the best epoch by each rule.
 
-    The paper tests "the checkpoint most robust to PGD during training": an epoch chosen on the data it is tested on.
-    The honest rule uses the same attack on validation data, and prefers epochs that meet the target. Use an instance
-    as ``on_epoch`` of :func:`~cheaplip.training.run.train`; scores travel in ``history.jsonl``, so a resumed
-    run goes on where it was.
+    The paper tests "the checkpoint most robust to PGD during training", so it chooses the epoch on the data that it
+    then tests it on. The other rule uses the same attack on validation data, and prefers epochs that meet the target.
+
+    Pass an instance as ``on_epoch`` to :func:`~cheaplip.training.run.train`. The scores are kept in
+    ``history.jsonl``, so a resumed run continues where it was.
 
     Args:
-        folder: of the run; a rule's weights go to its folder ``best-on-RULE``.
-        data: the run's.
-        target: training accuracy, or None.
-        samples: images of each part that are attacked after an epoch.
-        epsilon: radius.
+        folder: of the run; the weights that a rule chose go to its subfolder ``best-on-RULE``.
+        data: of the run.
+        target: training accuracy that an epoch should meet; None: every epoch meets it.
+        samples: number of images of each part of the data that are attacked after an epoch.
+        epsilon: L2 radius of the attack.
     """
 
     def __init__(self, folder: RunFolder, data: Data, target: float | None, *, samples: int, epsilon: float) -> None:
@@ -41,7 +42,7 @@ class Selection:
         self.epsilon = epsilon
 
     def __call__(self, model: nn.Module, line: dict[str, Any]) -> dict[str, Any]:
-        """The scores of an epoch."""
+        """Score an epoch, and keep its weights where a rule finds it the best so far."""
         met = self.target is None or line["train_accuracy"] >= self.target - _MISS
         scores: dict[str, Any] = {"met": met}
         for rule in RULES:
@@ -64,12 +65,12 @@ class Selection:
         return scores
 
     def kept(self, rule: str) -> RunFolder:
-        """The folder of the weights a rule has chosen so far."""
+        """The folder of the weights that a rule has chosen so far."""
         return RunFolder(self.folder.path / f"best-on-{rule}")
 
 
 def chosen(folder: RunFolder, rule: str) -> dict[str, Any]:
-    """The line of ``history.jsonl`` that a rule chooses: the best score, the earliest among equals."""
+    """Find the line of ``history.jsonl`` that a rule chooses: the best score, and the earliest epoch among equals."""
     return max(folder.history(), key=_by(rule))
 
 

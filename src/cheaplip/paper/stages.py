@@ -1,4 +1,4 @@
-"""A path of λ: one training after another, each starting from the weights of the one before."""
+"""Trains a network along a path of λ: one training after another, each from the weights of the one before."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from cheaplip.runs.folder import RunFolder
 __all__ = ["Loss", "Schedule", "minimise", "walk"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs and labels to their mean loss."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Schedule:
     """How long and how fast each stage trains.
 
     Attributes:
-        steps: of Adam, with β = (0.9, 0.99): the penalty's gradient drops at once when the network is flat, and a
-            longer memory would keep the steps small long after.
+        steps: number of steps of Adam. Its β is (0.9, 0.99): the penalty's gradient suddenly becomes small when the
+            network is flat, and with the usual β₂ = 0.999 the steps would stay small for long after that.
         lr: peak of the one-cycle learning rate.
     """
 
@@ -41,11 +42,12 @@ def minimise(
     """Minimise mean loss + λ·Lip over the model's parameters, in place.
 
     Args:
-        model: to be trained.
-        batch: (x, y) of a step.
-        loss: mean over the batch.
-        clip: the penalty. In train mode its pairs climb (one shared pass); in eval mode they stay. None: no penalty.
-        schedule: steps and learning rate.
+        model: is trained.
+        batch: returns the inputs and labels of a step, given its number.
+        loss: the mean loss of outputs and labels.
+        clip: the penalty. In train mode its pairs climb, in a pass shared with the batch; in eval mode they stay where
+            they are. None: no penalty.
+        schedule: number of steps and learning rate.
         on_step: called with the number of steps done.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr, betas=(0.9, 0.99))
@@ -77,17 +79,17 @@ def walk(
     *,
     steps: int,
 ) -> Iterator[Row]:
-    """Train at each λ in turn, from the weights of the one before; yields a row for each.
+    """Train at each λ in turn, from the weights of the one before, and yield a row for each.
 
-    A stage that was finished before a crash is read back, weights and row, instead of being trained again.
+    A stage that was finished before an interruption is not trained again: its weights and its row are read back.
 
     Args:
-        job: where, and how to report.
-        model: holds the first weights, and each stage's in turn.
-        lams: the path.
-        train: (λ, on_step) trains ``model`` in place; depends on nothing but the model's weights and λ.
+        job: where to work, and how to report progress.
+        model: holds the first weights, then those of each stage in turn.
+        lams: the path of λ.
+        train: (λ, on_step) trains ``model`` in place; it must depend on nothing but the model's weights and λ.
         measure: the row of the model at λ.
-        steps: of each stage, for the progress.
+        steps: number of steps of each stage, for the progress.
     """
     for stage, lam in enumerate(lams):
         folder = RunFolder(job.folder.path / f"stage-{stage}")

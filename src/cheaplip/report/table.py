@@ -1,24 +1,32 @@
-"""The comparison table: a group of runs for each configuration, mean ± spread over seeds."""
+"""The table of figures: a row for each configuration, mean ± standard deviation over its seeds."""
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cheaplip.report.read import Run, Study, number, section
-from cheaplip.report.wording import attack_key, attack_title, figure, is_noise, part, radius, strength
+from cheaplip.report.attacks import Attack, read_attack, read_radius
+from cheaplip.report.methods import BASELINE, OURS
+from cheaplip.report.study import Run, Study, number, section
+from cheaplip.runs.numbers import radius, three_digits
+from cheaplip.runs.words import part_of_data
 
-__all__ = ["Cell", "Column", "Group", "cell", "columns", "groups"]
+__all__ = ["LOWER", "UPPER", "Cell", "Column", "Group", "Table", "cell", "columns", "groups"]
+
+LOWER, UPPER = ("lipschitz", "lower"), ("lipschitz", "upper")
+"""Where the largest quotient found and the upper bound of the Lipschitz constant lie in a row."""
+
+_ROBUST, _CERTIFIED = "robust", "certified"  # sections of a row: figures under attack, and those that are proved
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: where its figure lies in a row, and how it reads.
+    """A column: where its figure lies in a row, and how it is written.
 
     Attributes:
         path: keys into a row.
-        title, unit: the two lines of its head.
+        title, unit: the two lines of its heading.
         write: from a figure to text.
-        better: +1 where more is better, -1 where less is, 0 where neither is.
+        better: +1 where larger is better, -1 where smaller is, 0 where neither is.
     """
 
     path: tuple[str, ...]
@@ -27,12 +35,26 @@ class Column:
     write: Callable[[float], str]
     better: int = 0
 
+    @property
+    def attack(self) -> Attack | None:
+        """The attack that its figures were measured under, if any."""
+        return read_attack(self.path[1]) if self.path[0] == _ROBUST else None
+
+    @property
+    def certified_radius(self) -> float | None:
+        """The L2 radius within which its figures are proved, if they are."""
+        return read_radius(self.path[1]) if self.path[0] == _CERTIFIED else None
+
     def of(self, run: Run) -> float | None:
-        """The run's figure, None where it is missing or not a finite number."""
+        """The run's figure; None where it is missing or not a finite number."""
         value = run.row
         for key in self.path[:-1]:
             value = section(value, key)
         return number(value.get(self.path[-1]))
+
+    def published(self, group: "Group") -> float | None:
+        """The paper's figure that the rows of a group carry beside ours; None where there is none."""
+        return number(section(group.runs[0].row, "paper").get(self.path[-1]))
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of a configuration, and the look that tells it from the others in every plot."""
+    """The runs of one configuration, and how every plot draws them.
+
+    Attributes:
+        name: of the configuration.
+        runs: one for each seed.
+        color: name of a CSS variable of the page.
+        symbol: of its points, as plotly.js names it.
+        dash: of its lines, as plotly.js names it.
+    """
 
     name: str
     runs: tuple[Run, ...]
@@ -57,35 +87,62 @@ class Group:
 
     @property
     def method(self) -> str:
-        """Its method, ``""`` where unknown."""
+        """Its training method; ``""`` where unknown."""
         return self.runs[0].method
 
     @property
     def target(self) -> float | None:
-        """What its λ was steered to."""
+        """The accuracy or error that its λ was steered to; None where nothing was steered."""
         return self.runs[0].target
 
     @property
     def target_on(self) -> str:
-        """The part of the data on which it was to be met: train or validation."""
+        """The part of the data on which the target had to be met: ``train`` or ``validation``."""
         return self.runs[0].target_on
 
 
-_KNOWN = {"plain": ("--s0", "circle"), "clip": ("--s1", "square")}  # the first of each method
+@dataclass(frozen=True)
+class Table:
+    """A table that the reader can sort.
+
+    Attributes:
+        name: its anchor in the page.
+        title, lead: the heading above it, and a sentence below the heading.
+        rows: for each configuration and column a cell, and the published figure (``""``: none).
+        best: the best mean of each column; None where no direction is better, or there is nothing to compare.
+    """
+
+    name: str
+    title: str
+    lead: str
+    rows: tuple[tuple[Group, tuple[tuple[Cell | None, str], ...]], ...]
+    best: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, name: str, title: str, rows: Sequence[Group], shown: Sequence[Column], *, lead: str = "") -> "Table":
+        """Make the table of some configurations and columns."""
+        cells = tuple((row, tuple((cell(c, row.runs), _published(c, row)) for c in shown)) for row in rows)
+        return cls(name, title, lead, cells, tuple(_best(column, rows) for column in shown))
+
+
+_LOOKS = {BASELINE: ("--s0", "circle"), OURS: ("--s1", "square")}  # of the first group of each method
 _COLORS = ("--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s1")
 _SYMBOLS = ("diamond", "triangle-up", "x", "cross", "star", "circle", "square")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def groups(study: Study) -> list[Group]:
-    """Configurations in order of first appearance; plain training is grey, CLIP blue, on every page."""
+    """Group the runs by configuration, in order of first appearance.
+
+    Plain training is grey and CLIP is blue on every page.
+    """
     found: list[Group] = []
     taken = 0
     for name in dict.fromkeys(run.name for run in study.runs):
         runs = tuple(run for run in study.runs if run.name == name)
         method = runs[0].method
-        if method in _KNOWN and all(group.method != method for group in found):
-            found.append(Group(name, runs, *_KNOWN[method], "solid"))
+        if method in _LOOKS and all(group.method != method for group in found):
+            found.append(Group(name, runs, *_LOOKS[method], "solid"))
             continue
         lap, place = divmod(taken, len(_COLORS))
         symbol = _SYMBOLS[(place + lap) % len(_SYMBOLS)]
@@ -95,32 +152,33 @@ def groups(study: Study) -> list[Group]:
 
 
 def columns(study: Study) -> list[Column]:
-    """The columns that at least one run has a figure for; test accuracy always."""
+    """List the columns that at least one run has a figure for. The first is always the main figure on test data."""
     rows = [run.row for run in study.runs]
-    robust = {key: parsed for row in rows for key in section(row, "robust") if (parsed := attack_key(key))}
-    ordered = sorted(robust, key=lambda key: (strength(robust[key][0]), robust[key]))
-    radii = {key: value for row in rows for key in section(row, "certified") if (value := _radius(key)) is not None}
+    attacks = {key: attack for row in rows for key in section(row, _ROBUST) if (attack := read_attack(key))}
+    strongest_first = sorted(attacks.items(), key=lambda item: (item[1].rank, item[1]))
+    radii = {key: size for row in rows for key in section(row, _CERTIFIED) if (size := read_radius(key)) is not None}
     certified = sorted(radii.items(), key=lambda item: item[1])
-    kind = study.kind
-    write, better = kind.write, kind.better
-    test = Column((kind.section, "test"), "test", kind.head, write, better)
-    aimed = dict.fromkeys(["train", *(run.target_on for run in study.runs)])
-    others = [
-        *(Column((kind.section, each), part(each), kind.head, write, better) for each in aimed),
-        Column(("mae", "test"), "test", kind.head.replace(kind.noun, "MAE"), write, better),
-        *(Column(("robust", key), attack_title(robust[key][0]), _size(*robust[key]), write, better) for key in ordered),
-        *(Column(("certified", key), "certified", f"ε = {radius(value)}", write, better) for key, value in certified),
-        Column(("lipschitz", "lower"), "quotient", "largest found", figure, -1),
-        Column(("lipschitz", "upper"), "Lipschitz", "upper bound", figure, -1),
-        Column(("lam",), "λ or μ", "at the end", figure),
-        Column(("tracking",), "tracking", "pairs ÷ search", figure),
-        Column(("seconds_per_epoch",), "time", "s per epoch", figure, -1),
+    words = study.words
+    write, better = words.short, words.better
+    main, *others = words.figures
+    parts = dict.fromkeys(["train", *(run.target_on for run in study.runs)])
+    shown = [
+        *(Column((main, part), part_of_data(part), words.heading(main), write, better) for part in parts),
+        *(Column((key, "test"), "test", words.heading(key), write, better) for key in others),
+        *(Column((_ROBUST, key), attack.title, attack.size_text, write, better) for key, attack in strongest_first),
+        *(Column((_CERTIFIED, key), "certified", f"ε = {radius(size)}", write, better) for key, size in certified),
+        Column(LOWER, "quotient", "largest found", three_digits, -1),
+        Column(UPPER, "Lipschitz", "upper bound", three_digits, -1),
+        Column(("lam",), "λ or μ", "at the end", three_digits),
+        Column(("tracking",), "tracking", "pairs ÷ search", three_digits),
+        Column(("seconds_per_epoch",), "time", "s per epoch", three_digits, -1),
     ]
-    return [test, *(column for column in others if any(column.of(run) is not None for run in study.runs))]
+    test = Column((main, "test"), "test", words.heading(main), write, better)
+    return [test, *(column for column in shown if any(column.of(run) is not None for run in study.runs))]
 
 
 def cell(column: Column, runs: Sequence[Run]) -> Cell | None:
-    """The figure over the runs that have one; None where none has."""
+    """Summarise a figure over the runs that have one; None where none has."""
     values = [value for run in runs if (value := column.of(run)) is not None]
     if not values:
         return None
@@ -128,13 +186,13 @@ def cell(column: Column, runs: Sequence[Run]) -> Cell | None:
     return Cell(statistics.fmean(values), spread, len(values), len(runs))
 
 
-def _radius(key: str) -> float | None:
-    try:
-        value = float(key)
-    except ValueError:
+def _published(column: Column, group: Group) -> str:
+    value = column.published(group)
+    return "" if value is None else column.write(value)
+
+
+def _best(column: Column, rows: Sequence[Group]) -> float | None:
+    means = [found.mean for group in rows if (found := cell(column, group.runs))]
+    if not column.better or len(set(means)) < 2:
         return None
-    return value if 0 <= value < float("inf") else None
-
-
-def _size(name: str, epsilon: float) -> str:
-    return f"{'σ' if is_noise(name) else 'ε'} = {radius(epsilon)}"
+    return max(means) if column.better > 0 else min(means)

@@ -1,4 +1,4 @@
-"""MLflow: a run on a tracking server, or in a local store."""
+"""Records a training as a run of MLflow, on a tracking server or in a local store."""
 
 import json
 import time
@@ -18,19 +18,20 @@ from cheaplip.tracking import tracker
 __all__ = ["MLflow"]
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-_LONGEST = 250  # characters of a parameter
+_LONGEST = 250  # characters of a parameter; longer ones are cut
 
 
 @final
 class MLflow:
-    """A run in the experiment named after the data: options as parameters, figures as metrics, the pair as images.
+    """Makes a run in the experiment named after the data.
 
-    The run's identity is kept in ``mlflow.json``, so that a training that is continued goes on in the same run. A
-    store that cannot be reached at the start is an error; one that is lost later, a warning, and the training goes on.
+    Options become parameters, figures become metrics, and the steepest pair becomes images. The run's id is kept in
+    ``mlflow.json``, so a training that is continued goes on in the same run. A store that cannot be reached at the
+    start is an error. If it is lost later, there is a warning, and the training goes on without it.
 
     Args:
-        uri: of the tracking server, such as http://localhost:5000, or of a store.
-        folder: of the training's run; its name is the run's.
+        uri: of a tracking server, such as http://localhost:5000, or of a store.
+        folder: of the training; the run is named after it.
 
     Raises:
         ImportError: the package mlflow is missing.
@@ -45,10 +46,10 @@ class MLflow:
         self.last = 0
         self.lost = False
 
-    def start(self, config: Mapping[str, Any], first: int) -> None:  # noqa: ARG002 - repeated epochs say the same
+    def start(self, config: Mapping[str, Any], first: int) -> None:  # noqa: ARG002 - a repeated epoch logs the same again
         try:
             self._open(config)
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of store raises errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RunError(f"mlflow: cannot track to {self.uri}: {reason}") from error
 
@@ -66,7 +67,7 @@ class MLflow:
         self._send(partial(self.client.set_terminated, self.run, _STATUS[ending]))
 
     def _open(self, config: Mapping[str, Any]) -> None:
-        """Continue the run of ``mlflow.json`` if it is in this store, else begin one."""
+        """Continue the run that ``mlflow.json`` names if it is in this store, else begin a new one."""
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
@@ -93,12 +94,12 @@ class MLflow:
         self._send(partial(self.client.log_batch, self.run, metrics=metrics))
 
     def _send(self, call: Callable[[], object]) -> None:
-        """Nothing is sent any more once something could not be."""
+        """Send something to the store; after a first failure, send nothing any more."""
         if self.lost:
             return
         try:
             call()
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of store raises errors of its own
             self.lost = True
             warnings.warn(
                 f"mlflow: tracking to {self.uri} ended, the training goes on: {' '.join(str(error).split())}",

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in a folder."""
+"""Records a training as TensorBoard event files."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -15,10 +15,10 @@ __all__ = ["TensorBoard"]
 
 @final
 class TensorBoard:
-    """Scalars for each epoch, the final figures at the last one, the options as text, the steepest pair as images.
+    """Writes scalars for each epoch, the final figures at the last one, options as text, the steepest pair as images.
 
     Args:
-        folder: for the event files, as in ``tensorboard --logdir FOLDER``.
+        folder: for the event files; look at them with ``tensorboard --logdir FOLDER``.
 
     Raises:
         ImportError: the package tensorboard is missing.
@@ -38,8 +38,8 @@ class TensorBoard:
             self.writer = SummaryWriter(str(self.folder), purge_step=first)
         except OSError as error:
             raise RunError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        told = "\n".join(f"    {name} = {value}" for name, value in config.items())
-        self.writer.add_text("options", told, first - 1)
+        options = "\n".join(f"    {name} = {value}" for name, value in config.items())
+        self.writer.add_text("options", options, first - 1)
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         self.last = int(line["epoch"])

@@ -1,4 +1,4 @@
-"""What every tracker is told of a training, and in which order."""
+"""The interface of a tracker: what a training calls, with what, and in which order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,33 +13,46 @@ from cheaplip.errors import Interrupted
 __all__ = ["Ending", "Tracker", "final", "numbers", "pictures", "tracked"]
 
 Ending = Literal["finished", "interrupted", "failed"]
+"""How a training ended."""
 
-_SMALLEST = 4  # pixels; smaller arrays are no images
+_SMALLEST = 4  # pixels; smaller arrays are not images
 
 
 class Tracker(Protocol):
-    """Told of a training by the process that leads: its start, each epoch, the final figures, its ending."""
+    """Records a training: its start, each epoch, the final figures, and how it ended.
+
+    If several processes train together, only the first of them calls its trackers.
+    """
 
     def start(self, config: Mapping[str, Any], first: int) -> None:
-        """A training begins, or goes on, with epoch ``first``; what was told of that epoch or later is void.
+        """Begin, or continue.
+
+        Args:
+            config: the options of the training.
+            first: the epoch it starts with, 1 or later; what was recorded of this epoch and later ones is obsolete.
 
         Raises:
-            RunError: there is nowhere to track to.
+            RunError: the records cannot be written.
         """
 
     def epoch(self, line: Mapping[str, Any]) -> None:
-        """An epoch has ended; ``line`` as in ``history.jsonl``."""
+        """Record an epoch that has ended, by its line of ``history.jsonl``."""
 
     def finish(self, metrics: Mapping[str, Any], images: Mapping[str, Tensor]) -> None:
-        """The final figures as in ``metrics.json``, and the steepest pair, (C, H, W) in [0, 1], where it is images."""
+        """Record the final figures.
+
+        Args:
+            metrics: as in ``metrics.json``.
+            images: of the steepest pair, (C, H, W) in [0, 1]; empty if inputs are not images.
+        """
 
     def stop(self, ending: Ending) -> None:
-        """Nothing more comes."""
+        """End; no other call follows."""
 
 
 @contextmanager
 def tracked(trackers: Sequence[Tracker], config: Mapping[str, Any], first: int) -> Iterator[None]:
-    """Start trackers, and stop them however the training ends."""
+    """Start trackers, and stop them when the training inside the ``with`` block ends, in whatever way."""
     started: list[Tracker] = []
     ending: Ending = "failed"
     try:
@@ -57,7 +70,7 @@ def tracked(trackers: Sequence[Tracker], config: Mapping[str, Any], first: int) 
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of an epoch, without its number."""
+    """Pick the figures of an epoch, without the epoch's number."""
     return {
         key: float(value)
         for key, value in line.items()
@@ -66,7 +79,7 @@ def numbers(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def final(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The final figures by path, such as ``accuracy/test``."""
+    """Flatten the final figures, with keys such as ``accuracy/test``."""
     flat: dict[str, float] = {}
     for key, value in metrics.items():
         inner = final(value) if isinstance(value, Mapping) else {}
@@ -76,7 +89,14 @@ def final(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pictures(u: Tensor, v: Tensor, domain: Box) -> dict[str, Tensor]:
-    """Two inputs and their difference (grey: none) as images (C, H, W) in [0, 1]; empty where they are no images."""
+    """Turn two inputs and their difference into images (C, H, W) in [0, 1]; empty if the inputs are not images.
+
+    In the difference, grey means that the inputs are equal.
+
+    Args:
+        u, v: inputs, (H, W) or (C, H, W).
+        domain: its smallest and largest value become black and white; where they are infinite, those of u and v do.
+    """
     u, v = (point.detach().cpu().float() for point in (u, v))
     u, v = (point[None] if point.dim() == 2 else point for point in (u, v))
     if u.dim() != 3 or u.shape[0] not in (1, 3) or min(u.shape[1:]) < _SMALLEST:

@@ -1,24 +1,25 @@
-"""The page of Figure 1: two images before and after the ascent, with class and confidence."""
+"""The page of Figure 1: two images before and after the gradient ascent, with class and confidence."""
 
 from typing import Any
 
-from cheaplip.report.headline import Headline
+from cheaplip.report.cards.png import Pixels, data_uri
 from cheaplip.report.paper.parts import Entry, Grid, Page, Part, Picture
-from cheaplip.report.png import data_uri
-from cheaplip.report.read import Run, Study, number
-from cheaplip.report.wording import figure, percent
+from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.study import Run, Study, number
+from cheaplip.runs.numbers import percent, three_digits
 
 __all__ = ["pair"]
 
 
 def pair(study: Study) -> Page:
-    """A pair of images that are swapped, or the nearest found."""
+    """Show two images that are taken for each other's class after the ascent, or the pair that came nearest to it."""
     pictures = tuple(_picture(run) for run in study.runs)
     rows = tuple((run.name, _entries(run)) for run in study.runs)
     heads = (("confidence", ""), ("before", ""), ("after", ""), ("quotient", "before → after"), ("as in the paper", ""))
     lead = (
-        "Wanted, as in the paper: above 90\u202f% before; after the ascent, each taken for the other’s class, "
-        "below 30\u202f%. Two readings of confidence: a sigmoid for each class, or a softmax over all."
+        "The aim, as in the paper: before the ascent, each image is classified with a confidence above 90\u202f%; "
+        "after it, each is taken for the other’s class, with a confidence below 30\u202f%. Confidence is read in two "
+        "ways: as a sigmoid for each class, or as a softmax over all classes."
     )
     parts = (
         Part("images", "The images", lead, pictures=pictures),
@@ -28,21 +29,22 @@ def pair(study: Study) -> Page:
 
 
 def _headline(study: Study) -> Headline:
-    def told(holds: bool) -> str:
+    def confidences(holds: bool) -> str:
         kinds = [str(run.row.get("confidence", run.name)) for run in study.runs if run.row.get("holds") is holds]
         return " and ".join(f"{kind} confidences" for kind in kinds)
 
-    found, lost = told(True), told(False)
+    found, lost = confidences(True), confidences(False)
     details = (
-        "The network was trained without the penalty. Of the paper’s own pair these limits are all that is published.",
+        "The network was trained without the penalty. The only numbers that the paper publishes of its own pair are "
+        "the limits below.",
     )
     if found:
         sentence = (
-            "Moved by the ascent, each of two images that the network was sure of is taken for the other’s class: "
-            f"found with {found}{f', not with {lost}' if lost else ''}."
+            "After a gradient ascent, the network takes each of two images for the other’s class, though it was sure "
+            f"of both before: found with {found}{f', not with {lost}' if lost else ''}."
         )
     else:
-        sentence = "No pair of images was found that the network swaps as in the paper; the nearest is shown."
+        sentence = "No pair of images was found that the network swaps as in the paper. The page shows the nearest one."
     return Headline(sentence, details)
 
 
@@ -70,7 +72,7 @@ def _picture(run: Run) -> Picture:
     kind = str(run.row.get("confidence", "")) or run.name
     both = [(when, *image) for when in ("before", "after") for image in _shown(run, when)]
     if len(both) != 4:
-        return Picture(run.name, (), missing=f"No whole images in the row of {run.name}.")
+        return Picture(run.name, (), missing=f"“{run.name}” does not hold both images.")
     images = tuple(
         (f"{when}: {caption}", f"image {when} the ascent, taken for {caption} by the {kind}", data_uri(_grey(pixels)))
         for when, caption, pixels in both
@@ -80,7 +82,7 @@ def _picture(run: Run) -> Picture:
     return Picture(run.name, images, note)
 
 
-def _grey(pixels: list[list[float]]) -> list[list[tuple[int, int, int]]]:
+def _grey(pixels: list[list[float]]) -> Pixels:
     levels = [[round(255 * min(1.0, max(0.0, pixel))) for pixel in line] for line in pixels]
     return [[(level, level, level) for level in line] for line in levels]
 
@@ -92,6 +94,6 @@ def _entries(run: Run) -> tuple[Entry, ...]:
     holds = run.row.get("holds")
     return (
         *(Entry("; ".join(caption for caption, _ in _shown(run, when)) or "–") for when in ("before", "after")),
-        Entry(" → ".join(figure(value) for value in known), known[-1]) if len(known) == 2 else Entry("–"),
+        Entry(" → ".join(three_digits(value) for value in known), known[-1]) if len(known) == 2 else Entry("–"),
         Entry("yes", 1.0) if holds is True else Entry("no, the nearest found", 0.0) if holds is False else Entry("–"),
     )

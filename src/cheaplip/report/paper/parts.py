@@ -1,18 +1,20 @@
-"""What a page of an experiment is made of: a headline, and parts with plots, pictures and tables."""
+"""What the page of an experiment is made of: a headline, and parts with plots, pictures and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cheaplip.report.headline import Headline
-from cheaplip.report.plot import Figure, Plotly
+from cheaplip.report.plots.figure import Figure, Plotly
+from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.study import Run, number, section
 from cheaplip.report.table import Group
+from cheaplip.runs.numbers import three_digits
 
-__all__ = ["Entry", "Grid", "Page", "Part", "Picture", "look", "missing", "trace"]
+__all__ = ["Entry", "Grid", "Page", "Part", "Picture", "entry", "largest_quotient", "look", "missing", "trace"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell of a table: its text, and what it is sorted by."""
+    """A cell of a table: its text, and the value that it is sorted by."""
 
     text: str
     value: float | str | None = None
@@ -20,7 +22,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table that sorts: heads of two lines, a title and entries for each row."""
+    """A table that the reader can sort.
+
+    Attributes:
+        heads: the headings of its columns, two lines each.
+        rows: a title and the entries for each row.
+    """
 
     heads: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, tuple[Entry, ...]], ...]
@@ -28,7 +35,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Picture:
-    """A few images in a row, each with its caption, alternative text and data URI."""
+    """A few images side by side.
+
+    Attributes:
+        title: the heading above them.
+        images: caption, alternative text and data URI of each.
+        note: a sentence below them.
+        missing: why they are not shown; ``""`` where they are.
+    """
 
     title: str
     images: tuple[tuple[str, str, str], ...]
@@ -38,7 +52,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """A section; ``gap`` says why it holds less than it should."""
+    """A section of the page.
+
+    Attributes:
+        name: its anchor.
+        title, lead: the heading, and a sentence below it.
+        legend: of the plots.
+        plots, pictures, grid: what it shows.
+        gap: why something is not shown; ``""`` where everything is.
+    """
 
     name: str
     title: str
@@ -52,19 +74,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Page:
-    """All of an experiment's page."""
+    """The whole page of an experiment."""
 
     headline: Headline
     parts: tuple[Part, ...]
 
 
+def entry(value: float | None) -> Entry:
+    """Make the cell of a number; a dash where there is none."""
+    return Entry("–") if value is None else Entry(three_digits(value), value)
+
+
+def largest_quotient(run: Run) -> float | None:
+    """Read the largest quotient found; None where the row has none."""
+    return number(section(run.row, "lipschitz").get("lower"))
+
+
 def look(name: str, color: str, *, dash: str = "solid", symbol: str = "none") -> Group:
-    """A line of a legend; the dash ``none`` leaves the symbol alone."""
+    """Make a line of a legend.
+
+    Args:
+        name: what it says.
+        color: name of a CSS variable of the page.
+        dash: of the line; ``none``: no line is drawn.
+        symbol: of the points; ``none``: no points are drawn.
+    """
     return Group(name, (), color, symbol, dash)
 
 
 def trace(of: Group, x: Sequence[float], y: Sequence[float | None]) -> Plotly:
-    """A line, or points, as their legend shows them."""
+    """Draw a line, or points, as their legend shows them; None in ``y`` is a gap."""
     drawn: Plotly = {"type": "scatter", "name": of.name, "x": list(x), "y": list(y)}
     drawn["hovertemplate"] = "%{x:.4g}, %{y:.4g}"
     if of.dash != "none":
@@ -76,7 +115,10 @@ def trace(of: Group, x: Sequence[float], y: Sequence[float | None]) -> Plotly:
 
 
 def missing(names: Sequence[str], what: str) -> str:
-    """Why some rows are not shown; empty where none is missing."""
+    """Say why some rows are not shown; ``""`` where there are no such rows."""
     if not names:
         return ""
-    return f"No {what} in the rows of {', '.join(names)}: an older version made them, or a value is no finite number."
+    return (
+        f"These rows have no {what}: {', '.join(names)}. They were made by an older version, or a value is not a "
+        "finite number."
+    )

@@ -1,31 +1,34 @@
-"""The page of Figure 2: a panel for each λ with truth, samples, network and the steepest pair."""
+"""The page of Figure 2: for each λ a panel with the true function, the samples, the network and its steepest pair."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cheaplip.report.headline import Headline
-from cheaplip.report.paper.parts import Entry, Grid, Page, Part, look, missing, trace
-from cheaplip.report.plot import Figure, layout, plain
-from cheaplip.report.read import Run, Study, number, section
-from cheaplip.report.wording import figure
+from cheaplip.report.paper.parts import Grid, Page, Part, entry, largest_quotient, look, missing, trace
+from cheaplip.report.plots.figure import Figure, layout, plain
+from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.study import Run, Study, number, numbers, section
+from cheaplip.runs.numbers import three_digits
 
 __all__ = ["regression"]
 
 _TRUTH = look("truth", "--s0", dash="dash")
 _SAMPLES = look("samples, with noise", "--s5", dash="none", symbol="circle")
 _NETWORK = look("network", "--s1")
-_STEEPEST = look("steepest pair, drawn out", "--s2", symbol="circle")
+_STEEPEST = look("line through the steepest pair", "--s2", symbol="circle")
 _LEGEND = (_TRUTH, _SAMPLES, _NETWORK, _STEEPEST)
-_REACH = 0.5  # of the line through the steepest pair, to either side: the pair itself is too close to see
+_REACH = 0.5  # half the width of the line through the steepest pair, whose points are too close to be seen apart
 _SETS = {
-    "paper": ("The paper’s pairs", "Drawn anew in each epoch."),
-    "tournament": ("The tournament’s pairs", "Pairs climb, the weakest make room for newcomers; not in the paper."),
+    "paper": ("The paper’s pairs", "They are drawn anew in each epoch."),
+    "tournament": (
+        "The tournament’s pairs",
+        "Pairs climb, and the weakest are replaced by new ones. This is not in the paper.",
+    ),
 }
-_FLAT = 1e-3  # of the largest slope: what is called flat
+_FLAT = 1e-3  # a slope that is smaller than this fraction of the one without penalty is called flat
 
 
 def regression(study: Study) -> Page:
-    """A network fitted to few noisy samples of a line, under each λ."""
+    """Show the network that was fitted to a few noisy samples of a function, for each λ."""
     kinds = dict.fromkeys(str(run.row.get("pairs", "paper")) for run in study.runs)
     parts = [_part(kind, [run for run in study.runs if str(run.row.get("pairs", "paper")) == kind]) for kind in kinds]
     return Page(_headline(study.runs), (*parts, _figures(study.runs)))
@@ -36,46 +39,43 @@ def _headline(runs: Sequence[Run]) -> Headline:
         (lam, slope, run)
         for run in runs
         if (lam := number(run.row.get("lam"))) is not None
-        if (slope := _slope(run)) is not None
+        if (slope := largest_quotient(run)) is not None
     ]
     details = [
-        "The largest quotient is the steepest slope of the curve, exact here, for there is one input. "
-        "The paper shows this figure without numbers, so there are none to put beside ours.",
+        "The largest quotient is the steepest slope of the curve. It is exact here, because the network has only one "
+        "input. The paper shows this figure without numbers, so there are none to compare with.",
     ]
     errors = [(error, run) for run in runs if (error := number(run.row.get("error"))) is not None]
     if errors:
         least, best = min(errors, key=lambda found: found[0])
-        nearest = f"Nearest to the truth, between the samples too: {best.name}, with an error of {figure(least)}."
-        details.insert(0, nearest)
+        nearest = three_digits(least)
+        details.insert(
+            0, f"Nearest to the true function, also between the samples: {best.name}, with an error of {nearest}."
+        )
     free = next((slope for lam, slope, _ in slopes if lam == 0), None)
     if free is None or not any(lam > 0 for lam, _, _ in slopes):
-        return Headline("A regression under several weights of the penalty.", tuple(details))
+        return Headline("A network fitted with several weights λ of the penalty.", tuple(details))
     lam, slope, _ = max(slopes, key=lambda found: found[0])
     how = "flat" if slope < _FLAT * free else "flatter" if slope < free else "no flatter"
     sentence = (
-        f"With a strong penalty the fitted curve becomes {how}: its steepest slope is {figure(slope)} "
-        f"at λ = {lam:g}, and {figure(free)} without penalty."
+        f"With a strong penalty the fitted curve becomes {how}: its steepest slope is {three_digits(slope)} "
+        f"at λ = {lam:g}, and {three_digits(free)} without penalty."
     )
     return Headline(sentence, tuple(details))
-
-
-def _slope(run: Run) -> float | None:
-    return number(section(run.row, "lipschitz").get("lower"))
 
 
 def _figures(runs: Sequence[Run]) -> Part:
     loss, error = ("training loss", "mean squared error"), ("error", "against the truth, RMSE")
     heads = (("λ", "and pairs"), loss, error, ("quotient", "largest, exact"))
     rows = tuple(
-        (run.name, (_entry(number(run.row.get("loss"))), _entry(number(run.row.get("error"))), _entry(_slope(run))))
+        (
+            run.name,
+            (entry(number(run.row.get("loss"))), entry(number(run.row.get("error"))), entry(largest_quotient(run))),
+        )
         for run in runs
     )
-    lead = "In order of training: each λ starts from the network of the one before."
+    lead = "Rows are in order of training: each network starts from the weights of the one before."
     return Part("figures", "The figures", lead, grid=Grid(heads, rows))
-
-
-def _entry(value: float | None) -> Entry:
-    return Entry("–") if value is None else Entry(figure(value), value)
 
 
 def _part(kind: str, runs: Sequence[Run]) -> Part:
@@ -87,35 +87,30 @@ def _part(kind: str, runs: Sequence[Run]) -> Part:
 
 def _panel(name: str, row: Mapping[str, Any]) -> Figure | None:
     curve, samples, pair = section(row, "curve"), section(row, "samples"), section(row, "steepest")
-    x, y = _numbers(curve.get("x")), _numbers(curve.get("y"))
+    x, y = numbers(curve.get("x")), numbers(curve.get("y"))
     if not x or len(x) != len(y):
         return None
     data = []
-    truth = _numbers(curve.get("truth"))
-    sampled = _numbers(samples.get("x")), _numbers(samples.get("y"))
+    truth = numbers(curve.get("truth"))
+    sampled = numbers(samples.get("x")), numbers(samples.get("y"))
     if len(truth) == len(x):
         data.append(trace(_TRUTH, x, truth))
     if len(sampled[0]) == len(sampled[1]):
         data.append(trace(_SAMPLES, *sampled))
     data.append(trace(_NETWORK, x, y))
-    u, fu = _numbers(pair.get("x")), _numbers(pair.get("y"))
+    u, fu = numbers(pair.get("x")), numbers(pair.get("y"))
     steepest = ""
     if len(u) == len(fu) == 2 and u[0] != u[1]:
         slope = (fu[1] - fu[0]) / (u[1] - u[0])
         middle, height = sum(u) / 2, sum(fu) / 2
         ends = [middle - _REACH, middle, middle + _REACH]
         data.append(trace(_STEEPEST, ends, [height + slope * (end - middle) for end in ends]))
-        steepest = f" The steepest pair is at x = {middle:.2f}, with a slope of {figure(slope)}."
+        steepest = f" The steepest pair is at x = {middle:.2f}, with a slope of {three_digits(slope)}."
     axes = layout("x (no unit)", "f(x) (no unit)")
     axes["xaxis"] |= {"range": [-4.2, 4.2]}
     axes["yaxis"] |= {"range": [-0.25, 0.75]}
     alt = (
-        f"Line plot of f(x) against x, {name}: the network goes from {figure(min(y))} to {figure(max(y))}, "
-        f"the truth from {figure(min(truth, default=0))} to {figure(max(truth, default=0))}.{steepest}"
+        f"Line plot of f(x) against x, {name}: the network goes from {three_digits(min(y))} to {three_digits(max(y))}, "
+        f"the truth from {three_digits(min(truth, default=0))} to {three_digits(max(truth, default=0))}.{steepest}"
     )
     return Figure(plain(name), alt, data, axes)
-
-
-def _numbers(values: Any) -> list[float]:
-    found = [number(value) for value in values] if isinstance(values, list) else []
-    return [value for value in found if value is not None] if None not in found else []

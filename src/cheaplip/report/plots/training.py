@@ -1,51 +1,44 @@
-"""The plots of a run's course: accuracies, loss, λ and largest quotient over the epochs."""
+"""The plots of a training: accuracy or error, loss, largest quotient and λ over the epochs."""
 
 from collections.abc import Sequence
 
-from cheaplip.report.kind import Kind
-from cheaplip.report.plot import Figure, Plotly, layout, line, plain
-from cheaplip.report.read import Run, number
+from cheaplip.report.plots.figure import Figure, Plotly, layout, line, plain
+from cheaplip.report.study import Run, number
 from cheaplip.report.table import Group
-from cheaplip.report.wording import figure, percent
+from cheaplip.runs.numbers import percent, three_digits
+from cheaplip.runs.words import Words, capitalised, part_of_data
 
-__all__ = ["training"]
+__all__ = ["training_curves"]
 
-_STEEP = 20  # largest over smallest from which an axis is logarithmic
-_WIDE = 100  # and from which only powers of ten are labelled
+_STEEP = 20  # largest value over smallest, from which on an axis is logarithmic
+_WIDE = 100  # the same ratio, from which on only powers of ten are labelled
 
 
-def training(rows: Sequence[Group], kind: Kind) -> list[Figure]:
-    """Accuracies or errors, loss, λ and largest quotient over the epochs, as far as the histories hold them."""
-    targets: dict[str, list[float]] = {
-        part: sorted({group.target for group in rows if group.target is not None and group.target_on == part})
-        for part in ("train", "validation")
-    }
-    name = f"{kind.noun[0].upper()}{kind.noun[1:]}"
+def training_curves(rows: Sequence[Group], words: Words) -> list[Figure]:
+    """Plot what the histories hold over the epochs, a line for each run."""
     plots = [
-        _history(
-            rows,
-            f"{name} in training",
-            kind.axis("training"),
-            (f"train_{kind.section}",),
-            targets=targets["train"],
-            scale=kind.scale,
-        ),
-        _history(
-            rows,
-            f"{name} on validation data",
-            kind.axis("validation"),
-            (f"validation_{kind.section}",),
-            targets=targets["validation"],
-            scale=kind.scale,
-        ),
-        _history(rows, "Loss", "loss (÷ the labels’ variance)" if kind.errors else "loss (nats)", ("loss",)),
-        _history(rows, "Largest quotient", "quotient (L2 ÷ L2)", ("lower", "largest")),
-        _history(rows, "λ, the penalty’s weight", "λ or μ (no unit)", ("lam",)),
+        *(_main_figure(rows, part, words) for part in ("train", "validation")),
+        _over_epochs(rows, "Loss", "loss (÷ the labels’ variance)" if words.errors else "loss (nats)", ("loss",)),
+        _over_epochs(rows, "Largest quotient", "quotient (L2 ÷ L2)", ("lower", "largest")),
+        _over_epochs(rows, "λ, the penalty’s weight", "λ or μ (no unit)", ("lam",)),
     ]
     return [plot for plot in plots if plot is not None]
 
 
-def _history(
+def _main_figure(rows: Sequence[Group], part: str, words: Words) -> Figure | None:
+    """Accuracy or error on one part of the data, with the targets that had to be met there."""
+    where = "in training" if part == "train" else f"on {part_of_data(part)} data"
+    return _over_epochs(
+        rows,
+        f"{capitalised(words.noun)} {where}",
+        words.axis(part_of_data(part)),
+        (f"{part}_{words.key}",),
+        targets=sorted({group.target for group in rows if group.target is not None and group.target_on == part}),
+        scale=words.scale,
+    )
+
+
+def _over_epochs(
     rows: Sequence[Group],
     title: str,
     axis: str,
@@ -54,7 +47,8 @@ def _history(
     targets: Sequence[float] = (),
     scale: float = 1.0,
 ) -> Figure | None:
-    data, told = [], []
+    """Plot keys of ``history.jsonl``; the lines of the second key are dotted. None where no history has them."""
+    data, phrases = [], []
     for group in rows:
         for place, key in enumerate(keys):
             for run in group.runs:
@@ -68,7 +62,7 @@ def _history(
                 data.append(trace)
                 if run is group.runs[0] and place == 0:
                     last = next(value for value in reversed(series) if value is not None)
-                    told.append(f"{group.name} ends at {figure(last)}")
+                    phrases.append(f"{group.name} ends at {three_digits(last)}")
     if not data:
         return None
     axes = layout("epoch", axis)
@@ -82,8 +76,8 @@ def _history(
         axes["yaxis"] |= {"type": "log", "dtick": "D2" if dense else 1, "exponentformat": "power"}
         axes["yaxis"]["title"] = {"text": f"{axis}, log"}
     if targets:
-        told.append("target " + " and ".join(_target(target, scale) for target in targets))
-    return Figure(title, f"Line plot over epochs, {title}: {'; '.join(told)}.", data, axes)
+        phrases.append("target " + " and ".join(_target(target, scale) for target in targets))
+    return Figure(title, f"Line plot over epochs, {title}: {'; '.join(phrases)}.", data, axes)
 
 
 def _series(run: Run, key: str, scale: float) -> tuple[list[float], list[float | None]]:
@@ -97,7 +91,7 @@ def _series(run: Run, key: str, scale: float) -> tuple[list[float], list[float |
 
 
 def _settled(data: Sequence[Plotly], targets: Sequence[float]) -> list[float]:
-    """A range that shows where accuracies settle, and leaves the first epochs below the frame."""
+    """The range of an axis that shows where accuracies settle; those of the first epochs may lie below it."""
     late = [value for trace in data for value in trace["y"][len(trace["y"]) // 3 :] if value is not None]
     low, high = min([*late, *targets], default=0.0), max([*late, *targets], default=100.0)
     air = max(0.5, 0.08 * (high - low))
@@ -105,10 +99,11 @@ def _settled(data: Sequence[Plotly], targets: Sequence[float]) -> list[float]:
 
 
 def _target(target: float, scale: float) -> str:
-    return percent(target) if scale == 100 else figure(target)
+    return percent(target) if scale == 100 else three_digits(target)
 
 
 def _target_lines(targets: Sequence[float], scale: float) -> Plotly:
+    """A dashed line with a label for each target."""
     if not targets:
         return {}
     return {

@@ -1,17 +1,19 @@
-"""A picture as a data URI: PNG needs a header, a checksum and zlib, all of the standard library."""
+"""Writes pixels as a PNG data URI, by the standard library alone."""
 
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
 
-__all__ = ["data_uri"]
+__all__ = ["Pixels", "data_uri"]
+
+Pixels = list[list[tuple[int, int, int]]]
+"""Rows of (red, green, blue), each from 0 to 255."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def data_uri(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> str:
-    """Rows of (red, green, blue), each 0 to 255, as ``data:image/png;base64,...``.
+def data_uri(pixels: Pixels) -> str:
+    """Write rows of (red, green, blue), each from 0 to 255, as ``data:image/png;base64,...``.
 
     Reference:
         ISO/IEC 15948, Portable Network Graphics.

@@ -1,20 +1,27 @@
-"""The confusion matrix: who is taken for whom."""
+"""The confusion matrix: how many test inputs of each class were given which class."""
 
 import math
 from dataclasses import dataclass
 
-from cheaplip.report.read import number
+from cheaplip.report.study import number
 from cheaplip.report.table import Group
-from cheaplip.report.wording import percent
+from cheaplip.runs.numbers import percent
 
 __all__ = ["Confusion", "Square", "confusion"]
 
-_LARGEST = 40  # classes; beyond that the matrix cannot be read
+_LARGEST = 40  # classes; a larger matrix cannot be read
 
 
 @dataclass(frozen=True)
 class Square:
-    """A count, and how strongly it is tinted, in [0, 1]: right answers lightly, errors by the root of their share."""
+    """A count of the matrix.
+
+    Attributes:
+        count: of test inputs.
+        right: whether they were given their own class.
+        tint: how strongly the page colours it, in [0, 1]: right answers by their share of the class, errors by the
+            square root of their share over the largest one, so that small ones are seen.
+    """
 
     count: int
     right: bool
@@ -23,7 +30,15 @@ class Square:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A line for each true class, named or numbered; ``missing`` says why there is none."""
+    """The matrix of a configuration's first run.
+
+    Attributes:
+        group, seed: whose.
+        missing: why there is none; ``""`` where there is one.
+        lines: for each true class its counts.
+        names: of the classes, or their numbers.
+        summary: the matrix in words.
+    """
 
     group: Group
     seed: str
@@ -34,7 +49,7 @@ class Confusion:
 
 
 def confusion(group: Group) -> Confusion:
-    """The matrix of a configuration's first run, on its test data."""
+    """Make the confusion matrix of a configuration's first run."""
     run = group.runs[0]
     counts = run.exhibits.get("confusion")
     if counts is None:
@@ -44,7 +59,8 @@ def confusion(group: Group) -> Confusion:
         missing = f"The confusion matrix in {run.folder}/report.json is not a square of counts."
         return Confusion(group, run.seed, missing=missing)
     if len(matrix) > _LARGEST:
-        return Confusion(group, run.seed, missing=f"{len(matrix)} classes are too many to show; up to {_LARGEST} are.")
+        missing = f"The confusion matrix is shown for up to {_LARGEST} classes; here there are {len(matrix)}."
+        return Confusion(group, run.seed, missing=missing)
     errors = [(matrix[i][j], i, j) for i in range(len(matrix)) for j in range(len(matrix)) if i != j]
     most = max(errors, default=(0, 0, 0))
     shares = [[count / max(1, sum(line)) for count in line] for line in matrix]
@@ -57,9 +73,9 @@ def confusion(group: Group) -> Confusion:
         for i, line in enumerate(matrix)
     )
     names = run.names("classes", len(matrix))
-    numbers = tuple(map(str, range(len(matrix))))
-    summary = _summary(matrix, names or tuple(f"class {number}" for number in numbers), *most)
-    return Confusion(group, run.seed, lines=lines, names=names or numbers, summary=summary)
+    ordinals = tuple(map(str, range(len(matrix))))
+    summary = _summary(matrix, names or tuple(f"class {ordinal}" for ordinal in ordinals), *most)
+    return Confusion(group, run.seed, lines=lines, names=names or ordinals, summary=summary)
 
 
 def _square(counts: object) -> list[list[int]]:
@@ -73,9 +89,10 @@ def _square(counts: object) -> list[list[int]]:
 
 
 def _summary(matrix: list[list[int]], names: tuple[str, ...], most: int, true: int, given: int) -> str:
+    """The share of right answers, and the most frequent error: ``most`` inputs of class ``true`` given ``given``."""
     total, right = sum(map(sum, matrix)), sum(matrix[i][i] for i in range(len(matrix)))
     if not total:
         return "No test inputs."
-    told = f"{right:,} of {total:,} right ({percent(right / total)})."
+    summary = f"{right:,} of {total:,} right ({percent(right / total)})."
     often = "once" if most == 1 else f"{most:,} times"
-    return told if most == 0 else f"{told} Most frequent error: {names[true]} taken for {names[given]}, {often}."
+    return summary if most == 0 else f"{summary} Most frequent error: {names[true]} taken for {names[given]}, {often}."

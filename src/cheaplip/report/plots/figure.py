@@ -1,4 +1,7 @@
-"""A plot as plain data for plotly.js; colours are names of the page's CSS variables, which know day and night."""
+"""A plot as plain data for plotly.js.
+
+Colours are names of CSS variables of the page, which have a value for light and one for dark screens.
+"""
 
 import html
 from collections.abc import Sequence
@@ -10,14 +13,19 @@ from cheaplip.report.table import Group
 __all__ = ["Figure", "Plotly", "layout", "line", "plain"]
 
 Plotly = dict[str, Any]
-"""A part of a figure, as plotly.js wants it."""
+"""A part of a figure, as plotly.js expects it."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: its title, what it shows in words for those who cannot see it, and plotly's data and layout.
+    """A plot.
 
-    ``height`` is in pixels; unset, the page's own.
+    Attributes:
+        title: the heading above it.
+        alt: what it shows, in words, for those who cannot see it.
+        data, layout: of plotly.js.
+        note: a sentence below it.
+        height: in pixels; None: the page's own.
     """
 
     title: str
@@ -40,7 +48,14 @@ def line(
     error: Sequence[float] = (),
     markers: bool = True,
 ) -> Plotly:
-    """A line in its group's look, with error bars where there are any; None in ``y`` is a gap."""
+    """Draw a line in its group's colour, symbol and dash.
+
+    Args:
+        group: of runs.
+        x, y: of its points; None in ``y`` is a gap.
+        error: half the height of each point's error bar; empty: none are drawn.
+        markers: whether points are marked.
+    """
     trace: Plotly = {
         "type": "scatter",
         "mode": "lines+markers" if markers else "lines",
@@ -58,7 +73,7 @@ def line(
 
 
 def layout(x: str, y: str) -> Plotly:
-    """Axes with these titles."""
+    """Make axes with these titles."""
     return {
         "xaxis": {"title": {"text": x}},
         "yaxis": {"title": {"text": y}},
@@ -68,5 +83,5 @@ def layout(x: str, y: str) -> Plotly:
 
 
 def plain(text: str) -> str:
-    """Text as plotly.js should show it: it reads tags otherwise."""
+    """Escape text for plotly.js, which would read tags in it otherwise."""
     return html.escape(text, quote=False)

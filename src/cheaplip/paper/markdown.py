@@ -1,15 +1,15 @@
-"""Markdown tables, our figures with the paper's in brackets."""
+"""Tables in Markdown, with the paper's numbers in brackets beside ours."""
 
 from collections.abc import Sequence
 
-__all__ = ["beside", "markdown", "per_cent"]
+__all__ = ["beside", "markdown_table", "per_cent"]
 
 
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table; a line for each row.
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Write a table: a heading, and a line for each row.
 
     Example:
-        >>> print(markdown(["", "test"], [["plain", "98.0"]]))
+        >>> print(markdown_table(["", "test"], [["plain", "98.0"]]))
         |  | test |
         | --- | --- |
         | plain | 98.0 |
@@ -19,12 +19,12 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def per_cent(value: float | None) -> str:
-    """A fraction in per cent, or a dash where there is none."""
+    """Write a fraction in per cent, or a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def beside(ours: str, published: str | None) -> str:
-    """Our figure, and the paper's in brackets where it has one.
+    """Write our figure, and the paper's in brackets where it has one.
 
     Example:
         >>> beside("93.1", "95.6")
