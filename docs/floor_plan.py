@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 SOURCE = Path(__file__).parents[1] / "src" / "cheaplip"
 PICTURE = Path(__file__).with_name("floor-plan.svg")
 
+CORE = ("clip", "pairs")  # folders of the core
 ALONE = ("certificate", "robustness")  # modules beside the core that are wings by themselves
 FRONT = ("__init__", "__main__")  # they import whatever they show, and belong to no wing
 
@@ -51,32 +52,36 @@ def wings() -> list[Wing]:
     files: dict[str, list[Path]] = {}
     for path in sorted(SOURCE.rglob("*.py")):
         if path.parent != SOURCE or path.stem not in FRONT:
-            files.setdefault(wing_of(path.relative_to(SOURCE).with_suffix("").parts), []).append(path)
+            files.setdefault(_wing_of(_part(path)), []).append(path)
     found = [_read(name, paths) for name, paths in files.items()]
     levels = _levels(found)
     users = {wing.name: sum(wing.name in other.imports for other in found) for wing in found}
     return sorted(found, key=lambda wing: (levels[wing.name], -users[wing.name], wing.name))
 
 
-def wing_of(parts: Sequence[str]) -> str:
-    """The name of the wing that holds a module, given the module's path inside the package."""
-    return parts[0] if parts and (len(parts) > 1 or parts[0] in ALONE or (SOURCE / parts[0]).is_dir()) else "core"
+def _part(path: Path) -> str:
+    """The folder or module of the package that a file belongs to."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def _wing_of(part: str) -> str:
+    return part if part in ALONE or (part not in CORE and (SOURCE / part).is_dir()) else "core"
 
 
 def _read(name: str, paths: Sequence[Path]) -> Wing:
     modules = [path for path in paths if path.name != "__init__.py"]
     if name == "core":
-        purpose = "What needs torch alone: " + ", ".join(path.stem for path in modules) + "."
+        purpose = f"What needs torch alone: {', '.join(sorted({_part(path) for path in modules}))}."
     else:
         docstring = ast.get_docstring(ast.parse(paths[0].read_text(encoding="utf-8"))) or ""
         purpose = " ".join(docstring.partition("\n\n")[0].split()).replace("`", "").replace("*", "")
     folders = sorted({path.parent.name for path in modules} - {name, SOURCE.name})
-    imports = {wing_of(parts) for path in paths for parts in _imports(path)} - {name}
+    imports = {_wing_of(part) for path in paths for part in _imports(path)} - {name}
     return Wing(name, purpose, tuple(folders), len(modules), frozenset(imports))
 
 
-def _imports(path: Path) -> Iterator[Sequence[str]]:
-    """The paths inside the package of the modules that a file imports."""
+def _imports(path: Path) -> Iterator[str]:
+    """The folders and modules of the package that a file imports, or imports from."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -84,13 +89,9 @@ def _imports(path: Path) -> Iterator[Sequence[str]]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        for package, *parts in (name.split(".") for name in names):
-            if package == SOURCE.name and parts and _is_module(parts[0]):
-                yield parts if len(parts) > 1 and (SOURCE / parts[0]).is_dir() else parts[:1]
-
-
-def _is_module(name: str) -> bool:
-    return (SOURCE / name).is_dir() or (SOURCE / f"{name}.py").is_file()
+        for package, part in (name.split(".")[:2] for name in names if "." in name):
+            if package == SOURCE.name and ((SOURCE / part).is_dir() or (SOURCE / f"{part}.py").is_file()):
+                yield part
 
 
 def _levels(found: Sequence[Wing]) -> dict[str, int]:

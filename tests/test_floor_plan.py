@@ -74,7 +74,8 @@ def test_what_the_page_names_is_there(code):
     places = [place / path for place in (SOURCE, ROOT) if (place / path).exists()]
     assert places, f"no {path} in src/cheaplip or the repository"
     if name:
-        assert defines(ast.parse(places[0].read_text(encoding="utf-8")), name.split("."))
+        tree = ast.parse(places[0].read_text(encoding="utf-8"))
+        assert defines(tree, name.split(".")), f"no {name} in {places[0].relative_to(ROOT)}"
 
 
 def defines(tree, names):
