@@ -75,7 +75,8 @@ def _read(name: str, paths: Sequence[Path]) -> Wing:
     else:
         docstring = ast.get_docstring(ast.parse(paths[0].read_text(encoding="utf-8"))) or ""
         purpose = " ".join(docstring.partition("\n\n")[0].split()).replace("`", "").replace("*", "")
-    folders = sorted({path.parent.name for path in modules} - {name, SOURCE.name})
+    home = SOURCE if name == "core" or name in ALONE else SOURCE / name
+    folders = sorted({path.parent.relative_to(home).as_posix() for path in modules} - {"."})
     imports = {_wing_of(part) for path in paths for part in _imports(path)} - {name}
     return Wing(name, purpose, tuple(folders), len(modules), frozenset(imports))
 
