@@ -8,6 +8,7 @@ import runpy
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace as Names
 
@@ -19,7 +20,7 @@ from torch import nn
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for path in [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if path.is_file()
 }
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -37,8 +38,17 @@ DISTRIBUTED = ["docs/scaling.md", "docs/with-ddp.md"]
 FRAMEWORKS = {"accelerate", "lightning", "skorch", "transformers"}  # they warn about themselves
 PUBLIC = ["cheaplip", "cheaplip.lipschitz", "cheaplip.robustness", "cheaplip.integrations.lazy"]
 ADAPTERS = {"lightning": "lightning", "skorch": "skorch", "huggingface": "transformers"}
+RESULT = re.compile(r"^\| \[([\w./-]+)\]\(\1\) \| [^|]+ \| ([^|]+) \| [0-9a-f]{7} \| [^|]+ \|$", re.MULTILINE)
+RESULTS = dict(RESULT.findall(PAGES.get("results/README.md", "")))  # a folder or file: how it was made
+TRAININGS = {  # as the README's table names them
+    "plain": "plain",
+    "weight regularisation": "weight",
+    "**CLIP**": "clip",
+    "adversarial training": "adversarial",
+}
 
 pytestmark = pytest.mark.skipif(len(PAGES) < 2, reason="needs the repository's README.md and docs/")
+needs_results = pytest.mark.skipif(not RESULTS, reason="needs the repository's results/")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -268,6 +278,65 @@ def test_the_method_of_the_page_trains(tmp_path, monkeypatch):
     assert run_command([*shlex.split(line)[1:], *tiny]) == 0
     lam = json.loads(Path("runs/stability/metrics.json").read_text())["lam"]
     assert lam > 0.1  # the target is below what the network reaches, so λ has risen
+
+
+def test_the_readme_fits_a_screen():
+    assert PAGES["README.md"].count("\n") < 80
+
+
+@needs_results
+def test_the_readme_s_figures_are_those_of_the_results():
+    pytest.importorskip("tyro", reason="needs the extra cli")
+    from cheaplip.trained.compare import summarise
+
+    files = [ROOT / "results" / name / "results.json" for name in ("mnist", "mnist-rivals")]
+    found = {
+        summary.name: summary.columns for summary in summarise([r for f in files for r in json.loads(f.read_text())])
+    }
+    costs = dict(re.findall(r"^\| ([\w+]+) \| [\d.]+ \| ([\d.]+) \|$", PAGES["docs/results.md"], re.MULTILINE))
+    shown = re.findall(r"^\| (.+) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+)(?: ×)? \|$", PAGES["README.md"], re.MULTILINE)
+    assert [name for name, *_ in shown] == list(TRAININGS)
+    for name, test, attacked, cost in shown:
+        method = TRAININGS[name]
+        assert test == f"{100 * found[method]['test'][0]:.1f}"
+        assert attacked == f"{100 * found[method]['autoattack@2.0'][0]:.1f}"
+        assert float(cost) == round(float(costs[method]), 1)
+
+
+@needs_results
+def test_each_result_has_a_row():
+    there = {path.name for path in (ROOT / "results").iterdir()} - {"README.md", "report.html", "demo", "reproduction"}
+    there |= {f"reproduction/{path.name}" for path in (ROOT / "results" / "reproduction").iterdir()}
+    assert there == set(RESULTS)
+
+
+@needs_results
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_result_says_how_it_was_made(result):
+    pytest.importorskip("tyro", reason="needs the extra cli")
+    from cheaplip.cli import _parse
+
+    kept = ROOT / "results" / result / "command.json"
+    of_result = [line for line in made_by(result) if f"--out results/{result.partition('/')[0]}" in line]
+    assert of_result
+    for line in of_result:
+        program, *words = shlex.split(line)
+        if program == "python":
+            assert words[0].startswith("benchmarks/")
+            assert (ROOT / words[0]).is_file()
+            continue
+        assert program == "cheaplip"
+        command = _parse(words)
+        assert not isinstance(command, int), line
+        if kept.is_file():
+            _, *words = shlex.split(json.loads(kept.read_text())["command"])
+            assert replace(_parse(words), out=command.out) == command
+
+
+def made_by(result: str) -> list[str]:
+    """The commands of a result: in its row, or in the block under its name."""
+    row = re.findall(r"`([^`]+)`", RESULTS[result])
+    return row or [line for line in commands("results/README.md") if f"results/{result}/" in line]
 
 
 def test_docstrings_become_markdown():
