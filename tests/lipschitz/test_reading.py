@@ -15,9 +15,10 @@ from torch.nn.utils import parametrizations
 
 from cheaplip import UnsupportedLayerError
 from cheaplip.lipschitz import read, register_layer
-from cheaplip.lipschitz.bounds.propagation import enclose, norm_product
-from cheaplip.lipschitz.reading import activations
-from cheaplip.lipschitz.reading import chain as chain_module
+from cheaplip.lipschitz.bounds.products import norm_product
+from cheaplip.lipschitz.bounds.ranges import enclose
+from cheaplip.lipschitz.reading.layers import registered
+from cheaplip.lipschitz.reading.operations import activations
 from networks import Apply, Block, GroupSort, MaxMin, Normalise, settled
 
 
@@ -326,7 +327,7 @@ class Rotate(nn.Module):
 
 
 def test_a_registered_layer_is_bounded_by_its_own_constant(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     model = nn.Sequential(nn.Linear(4, 4), Rotate(), nn.Linear(4, 2)).eval()
     with pytest.raises(UnsupportedLayerError, match=r"^layer '1' \(Rotate, "):
         read(model, VECTOR)
@@ -340,18 +341,18 @@ def test_a_registered_layer_is_bounded_by_its_own_constant(monkeypatch):
 
 
 def test_a_registered_layer_may_be_called_twice(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     register_layer(MaxMin, lambda layer: 1.0)
     shared = MaxMin()
     model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared).eval()
     chain = read(model, VECTOR)
-    assert [type(step.operation).__name__ for step in chain.steps] == ["Matrix", "Contraction"] * 2
+    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "Contraction"] * 2
     x = inputs(VECTOR)
     torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
 
 
 def test_a_registered_bound_that_is_no_number_is_refused(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     register_layer(Rotate, lambda layer: math.nan)
     with pytest.raises(ValueError, match=r"^layer '0': expected a registered bound of 0 or more in norm 2, got nan$"):
         norm_product(read(nn.Sequential(Rotate()), VECTOR))
