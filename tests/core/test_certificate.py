@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cheaplip import Ball, Box, Certified, bracket, certified_accuracy, certified_interval, certified_radius
+from cheaplip.certificate import certified_predictions
 from cheaplip.lipschitz import read
 from cheaplip.lipschitz.bracket import pairwise
 
@@ -181,6 +182,24 @@ def test_certified_says_what_the_functions_say(problem):
     assert torch.equal(prediction, network().double()(x.double()).argmax(1))
     assert torch.equal(radius, certified_radius(model, x, b))
     assert certified_accuracy(model, [(x, prediction)], b, 0.01) == float((radius > 0.01).double().mean())
+
+
+def test_predictions_and_radii_come_together(problem):
+    model, x, b = problem
+    prediction, radius = certified_predictions(model, x, b)
+    assert torch.equal(prediction, network().double()(x.double()).argmax(1))
+    assert torch.equal(radius, certified_radius(model, x, b))
+    few = certified_predictions(model, x, b, batch=7)
+    assert torch.equal(few[0], prediction)
+    torch.testing.assert_close(few[1], radius, rtol=1e-9, atol=1e-12)
+
+
+def test_predictions_outside_the_domain_have_radius_zero(problem):
+    model, x, b = problem
+    prediction, radius = certified_predictions(model, torch.cat([x, x + 1]), b)
+    assert prediction.shape == radius.shape == (100,)
+    assert bool((radius[:50] > 0).any())
+    assert not radius[50:].any()
 
 
 def test_certified_abstains_outside_the_domain_and_keeps_its_own_weights(problem):

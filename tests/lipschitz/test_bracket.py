@@ -404,6 +404,7 @@ def test_an_empty_box_is_refused():
         "from cheaplip.lipschitz import largest_quotient; import cheaplip; assert callable(cheaplip.bracket)",
         "from cheaplip.lipschitz.search import lower; assert lower.largest_quotient",
         "from cheaplip.lipschitz.search.lower import Lower; from cheaplip import bracket; assert callable(bracket)",
+        "import cheaplip.lipschitz as package, types; assert isinstance(package.bracket, types.ModuleType)",
     ],
 )
 def test_bracket_is_a_function_whatever_is_imported(code):
