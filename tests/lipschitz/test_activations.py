@@ -1,5 +1,7 @@
 """Elementwise activations: the ranges of their slopes and values, on the whole line and between two inputs."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -60,3 +62,11 @@ def test_slopes_and_values_between_two_inputs(name, a, b):
     assert (
         float(above - below) <= float(y.max() - y.min()) + 1e-2 * float(high - low) + 1e-12
     )  # and no wider than it is
+
+
+def test_gelu_is_enclosed_where_its_computation_cancels():
+    x = torch.linspace(-12, -3, 1000, dtype=torch.float64)
+    exact = torch.tensor([at * math.erfc(-at / math.sqrt(2)) / 2 for at in x.tolist()], dtype=torch.float64)
+    below, above = activations.gelu().values_between(x, x)
+    assert bool((below < exact).all() & (exact < above).all())
+    assert float((above - below).max()) < 1e-12

@@ -41,12 +41,15 @@ class Activation:
         slopes: smallest and largest slope on the whole line.
         pieces: intervals that cover the line, with φ' monotone on each.
         turning: the inputs where φ changes direction.
+        cancels: whether the computed φ(x) loses digits where it is much smaller than x, so that its error is relative
+            to x.
     """
 
     function: Callable[[Tensor], Tensor]
     slopes: tuple[float, float]
     pieces: tuple[Piece, ...]
     turning: tuple[float, ...] = ()
+    cancels: bool = False
 
     def slopes_between(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Enclose the slopes for inputs between ``low`` and ``high``, float64, rounded outwards."""
@@ -65,7 +68,10 @@ class Activation:
         ends = [self.function(low), self.function(high)]
         ends += [self.function(torch.full_like(low, at).clamp(low, high)) for at in self.turning]
         least, most = torch.stack(ends).amin(dim=0), torch.stack(ends).amax(dim=0)
-        margin = _FUNCTION_ERROR * torch.maximum(least.abs(), most.abs()) + UNDERFLOW
+        size = torch.maximum(least.abs(), most.abs())
+        if self.cancels:
+            size = torch.maximum(size, torch.maximum(low.abs(), high.abs()))
+        margin = _FUNCTION_ERROR * size + UNDERFLOW
         return least - margin, most + margin
 
 
@@ -109,7 +115,12 @@ def _stationary(derivative: Callable[[Tensor], Tensor], start: float, end: float
 
 
 def _smooth(
-    function: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], peak: float, turning: float
+    function: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor], Tensor],
+    peak: float,
+    turning: float,
+    *,
+    cancels: bool = False,
 ) -> Activation:
     """Make an activation φ with φ(x) − x/2 even, whose slope is largest at ``peak``.
 
@@ -117,7 +128,7 @@ def _smooth(
     """
     top = float(slope(torch.tensor(peak, dtype=torch.float64))) * (1 + _FUNCTION_ERROR)
     pieces = tuple((a, b, slope) for a, b in ((-math.inf, -peak), (-peak, peak), (peak, math.inf)))
-    return Activation(function, (1 - top, top), pieces, (turning,))
+    return Activation(function, (1 - top, top), pieces, (turning,), cancels)
 
 
 RELU = Activation(torch.relu, (0.0, 1.0), ((-math.inf, 0.0, _constant(0.0)), (0.0, math.inf, _constant(1.0))))
@@ -136,13 +147,14 @@ SILU = _smooth(F.silu, _silu_slope, _stationary(_silu_slope, 0.0, 10.0), turning
 def gelu(*, approximate: str = "none") -> Activation:
     """Make GELU, exact or approximated by tanh.
 
-    Its largest slope is (1 + erf 1) / 2 + 1 / (e √π) = 1.1289…; that of the approximation is close to it.
+    The largest slope is (1 + erf 1) / 2 + 1 / (e √π) = 1.1289…; that of the approximation is close to it. torch computes
+    1 + erf and 1 + tanh, which cancel for negative inputs.
     """
     function = partial(F.gelu, approximate=approximate)
     if approximate == "tanh":
         peak = _stationary(_tanh_gelu_slope, 0.0, 10.0)
-        return _smooth(function, _tanh_gelu_slope, peak, turning=-0.7524614220710162)
-    return _smooth(function, _gelu_slope, math.sqrt(2), turning=-0.7517915246935645)
+        return _smooth(function, _tanh_gelu_slope, peak, turning=-0.7524614220710162, cancels=True)
+    return _smooth(function, _gelu_slope, math.sqrt(2), turning=-0.7517915246935645, cancels=True)
 
 
 def leaky_relu(slope: float) -> Activation:
