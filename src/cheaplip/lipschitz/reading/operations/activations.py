@@ -147,8 +147,8 @@ SILU = _smooth(F.silu, _silu_slope, _stationary(_silu_slope, 0.0, 10.0), turning
 def gelu(*, approximate: str = "none") -> Activation:
     """Make GELU, exact or approximated by tanh.
 
-    The largest slope is (1 + erf 1) / 2 + 1 / (e √π) = 1.1289…; that of the approximation is close to it. torch computes
-    1 + erf and 1 + tanh, which cancel for negative inputs.
+    The largest slope is (1 + erf 1) / 2 + 1 / (e √π) = 1.1289…; that of the approximation is close to it. Torch
+    computes 1 + erf and 1 + tanh, which cancel for negative inputs.
     """
     function = partial(F.gelu, approximate=approximate)
     if approximate == "tanh":
