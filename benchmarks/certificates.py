@@ -27,6 +27,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from cheaplip.certificate import certified_predictions
 from cheaplip.data import Data, load
 from cheaplip.lipschitz import register_layer
 from cheaplip.lipschitz.bracket import bracket
@@ -36,7 +37,6 @@ from cheaplip.trained.certify import bracket_for_certificate
 from cheaplip.trained.compare import Attack, compare, run_name
 from cheaplip.trained.subject import load_trained
 from cheaplip.training.config import TrainConfig, from_json
-from cheaplip.training.tasks.classification import certify_inputs
 
 NEAR = 0.999999
 BATCH = 1000
@@ -246,7 +246,7 @@ def _withstood(folder: RunFolder, data: Data, tries: int) -> dict[str, int]:
         return found
     model = load_trained(folder, from_json(folder.read_json("config.json")), data)
     b = bracket_for_certificate(model, data, seconds=5.0)
-    found = withstood(model, data.test.x, *certify_inputs(model, data.test.x, b), tries)
+    found = withstood(model, data.test.x, *certified_predictions(model, data.test.x, b, batch=250), tries)
     folder.write_json("withstood.json", found)
     return found
 

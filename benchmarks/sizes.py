@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from cheaplip import Box, LipschitzBound, bracket
 from cheaplip.data import load
 from cheaplip.lipschitz import read
-from cheaplip.lipschitz.bounds.upper import upper_bound
+from cheaplip.lipschitz.bounds.best import upper_bound
 from cheaplip.runs.folder import versions
 
 WIDTHS = (50, 100, 200, 500, 1000, 2000)

@@ -1,5 +1,6 @@
 """The public surface: what is exported, what an import costs, and that versions agree."""
 
+import ast
 import importlib
 import importlib.metadata
 import importlib.util
@@ -27,6 +28,8 @@ CORE = [
     "quotient",
 ]
 
+NAME = re.compile(r"\bcheaplip(?:\.[A-Za-z_]\w*)+")
+
 NEW_MODULES = """
 import sys
 import torch
@@ -34,6 +37,42 @@ before = set(sys.modules)
 import cheaplip
 print(*sorted(set(sys.modules) - before))
 """
+
+
+def names_in_strings() -> dict[str, str]:
+    """Each dotted name of ours that a docstring or message under src/cheaplip mentions, with one place that does."""
+    root = Path(cheaplip.__file__).parent
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                place = f"{path.relative_to(root)}:{node.lineno}"
+                found.update((name, place) for name in NAME.findall(node.value))
+    return found
+
+
+def resolves(name: str) -> bool:
+    """Whether a user can import the name, or reach it from a module that can be imported."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            value = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name == module or module.startswith(f"{error.name}."):
+                continue  # no such module: an attribute, perhaps
+            return True  # there, but needs an extra that is not installed
+        except ImportError:
+            return True
+        for part in parts[count:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+NAMES = names_in_strings()
 
 
 def sorted_like_an_import(names: list[str]) -> list[str]:
@@ -81,6 +120,16 @@ def test_the_core_is_exported(name):
 @pytest.mark.parametrize("name", cheaplip.__all__)
 def test_every_export_has_a_docstring(name):
     assert inspect.getdoc(getattr(cheaplip, name))
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_name_in_a_docstring_or_message_can_be_typed(name):
+    assert resolves(name), NAMES[name]
+
+
+@pytest.mark.parametrize("name", ["cheaplip.bracket.register_layer", "cheaplip.lipschitz.bounds.none", "cheaplip.none"])
+def test_a_name_that_cannot_be_typed_is_found(name):
+    assert not resolves(name)
 
 
 @pytest.mark.parametrize("name", ["CLIP", "Box", "DiscrepancyPrinciple", "PairSet"])

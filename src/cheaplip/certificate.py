@@ -1,19 +1,25 @@
-r"""What no perturbation can change, proved: radii, certified accuracy, intervals; a model that says so itself.
+r"""Certificates: proofs of what no small perturbation of an input can change.
 
-If Lip(f_y − f_j) ≤ L_yj for the class y that is predicted at x and each other class j, then no x' of the domain with
+:func:`certified_predictions` proves a radius for each prediction; :func:`certified_radius`, :func:`certified_accuracy`
+and the module :class:`Certified` give the same in other forms. :func:`certified_interval` is for other outputs than
+logits.
+
+If Lip(f_y − f_j) ≤ L_yj for the class y that is predicted at x and each other class j, then no x' in the domain with
 
 .. math:: ‖x' - x‖_2 < r(x) = \min_{j ≠ y} \frac{f_y(x) - f_j(x)}{L_{yj}}
 
-is classified differently. L_yj is √2 times the bracket's bound of Lip(f), or what :func:`cheaplip.lipschitz.pairwise`
-proves for the pair, where that is given and smaller.
+is classified differently. L_yj is √2 times the bracket's bound of Lip(f), or the bound of
+:func:`cheaplip.lipschitz.pairwise` for the pair, where that is given and smaller.
 
-**What this is about** is the function that the stored weights define in real arithmetic. Logits are evaluated in
-float64 and enclosed between certain bounds, the rounding of every operation included, and r is rounded downwards.
-Hardware that evaluates the model in float32, or less, may differ from that function where two logits are that close;
+**The function** that a certificate is about is the one that the stored weights define in real arithmetic. Logits are
+computed in float64 and enclosed between bounds that include the rounding of every operation, and r is rounded
+downwards. A model that is evaluated in float32 or less may decide differently where two logits are nearly equal;
 predictions here are those of float64.
 
-**Where it holds** is the domain of the bracket. Without a domain, everywhere. In a box, for perturbations that stay in
-the box: one that leaves it is not covered where the bracket is local to the box. In a ball, r is cut at its border.
+**The perturbations** that it covers stay in the domain of the bracket: all, without a domain; those that do not leave
+the box; and as r is cut at the border of a ball, all within r of an input in the ball.
+
+This file is longer than most because each of its functions shows an example that runs.
 
 Reference:
     Tsuzuku, Sato, Sugiyama 2018, Lipschitz-margin training.
@@ -22,36 +28,76 @@ Reference:
 import copy
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz.bounds.ranges import output_interval
 from cheaplip.lipschitz.bracket import Bracket
-from cheaplip.lipschitz.reading.chain import Chain, read
+from cheaplip.lipschitz.reading.chain import Chain
+from cheaplip.lipschitz.reading.tracer import read
+from cheaplip.lipschitz.rounding import EPS, above, below
 from cheaplip.quotient import quotient
 
-__all__ = ["Certified", "certified_accuracy", "certified_interval", "certified_radius"]
+__all__ = ["Certified", "certified_accuracy", "certified_interval", "certified_predictions", "certified_radius"]
 
-_DOWN = 1 - 2.0**-49  # times a few roundings in float64
-_UP = 1 + 2.0**-49
-_SAME = 1e-2  # relative difference at which a witness's quotient is another model's; lower is rounded down
+_UP, _DOWN = above(8), below(8)  # for margins, their quotients and products with a bound: six roundings at most
+_SAME = 1e-2  # relative difference from which a witness's quotient is another model's; ``lower`` is rounded down
 _BATCH = 1000
 
 
+def certified_predictions(
+    model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor | None = None, batch: int = _BATCH
+) -> tuple[Tensor, Tensor]:
+    r"""Predict the class of each input, and prove a radius within which the prediction stays the same.
+
+    Args:
+        model: from inputs (B, \*input) to logits (B, classes), in evaluation mode.
+        x: (B, \*input), floating-point. An input outside the bracket's domain has radius 0.
+        b: of this model, 2 → 2.
+        pairs: bounds of Lip(f_i − f_j), (classes, classes), from :func:`cheaplip.lipschitz.pairwise` for the same model
+            and domain.
+        batch: inputs evaluated at once; fewer need less memory.
+
+    Returns:
+        Predictions, (B,) int64, and Euclidean radii, (B,) float64; 0 where nothing is certified.
+
+    Raises:
+        TypeError: ``x`` is not floating-point.
+        ValueError: ``x`` has another shape, the bracket proves nothing or is another model's, or the outputs are not
+            logits.
+
+    Example:
+        >>> from cheaplip import bracket
+        >>> model = nn.Linear(2, 2)
+        >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
+        >>> x = torch.tensor([[-3.0, -4.0]])  # 5 from the line where both logits are equal
+        >>> prediction, radius = certified_predictions(model, x, bracket(model, shape=(2,)))
+        >>> prediction.item(), round(radius.item(), 6)
+        (1, 5.0)
+    """
+    _check_form(x, b)
+    classifier = _classifier(model, b, pairs)
+    _check_device(x, classifier.chain)
+    parts = [classifier(part) for part in torch.split(x, batch)]
+    prediction, radius = (torch.cat(part) for part in zip(*parts, strict=True))
+    return prediction, radius
+
+
 def certified_radius(model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor | None = None) -> Tensor:
-    r"""Largest proved radius within which the predicted class of each input stays as it is.
+    r"""Prove, for each input, a radius within which the predicted class stays the same.
 
     Args:
         model: from inputs (B, \*input) to logits (B, classes), in evaluation mode.
         x: (B, \*input), floating-point, inside the bracket's domain.
         b: of this model, 2 → 2.
-        pairs: bounds of Lip(f_i − f_j), (classes, classes), from :func:`cheaplip.lipschitz.pairwise` for the same model
-            and domain.
+        pairs: as in :func:`certified_predictions`.
 
     Returns:
-        (B,) float64, Euclidean; 0 where nothing is certified.
+        Euclidean radii, (B,) float64; 0 where nothing is certified.
 
     Raises:
         TypeError: ``x`` is not floating-point.
@@ -59,17 +105,15 @@ def certified_radius(model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor |
             model's, or the outputs are not logits.
 
     Example:
-        >>> from cheaplip.lipschitz.bracket import bracket
+        >>> from cheaplip import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> x = torch.tensor([[3.0, 4.0]])  # 5 from the line where both logits are equal
         >>> round(certified_radius(model, x, bracket(model, shape=(2,))).item(), 6)
         5.0
     """
-    chain = _chain(model, b)
-    lipschitz = _class_bounds(chain, b, pairs)
-    _check_inputs(x, chain, b)
-    return torch.cat([_classify(chain, part, lipschitz, b.domain)[1] for part in torch.split(x, _BATCH)])
+    _check_inputs(x, b)
+    return certified_predictions(model, x, b, pairs=pairs)[1]
 
 
 def certified_accuracy(
@@ -80,14 +124,14 @@ def certified_accuracy(
     *,
     pairs: Tensor | None = None,
 ) -> float:
-    r"""The fraction of inputs that are classified correctly, and provably so within ε.
+    r"""Compute the fraction of inputs that are classified correctly, and provably so within ε.
 
     Args:
         model: from inputs (B, \*input) to logits (B, classes), in evaluation mode.
         loader: batches of inputs (B, \*input) and integer labels (B,); a ``DataLoader``, or a list.
         b: of this model, 2 → 2.
-        epsilon: Euclidean radius, 0 or more; at 0, what is left is the accuracy but for ties.
-        pairs: as in :func:`certified_radius`.
+        epsilon: Euclidean radius, 0 or more; at 0, the result is the accuracy without inputs whose logits are tied.
+        pairs: as in :func:`certified_predictions`.
 
     Returns:
         In [0, 1].
@@ -97,7 +141,7 @@ def certified_accuracy(
         ValueError: ε or a label is out of range, there are no inputs, or as in :func:`certified_radius`.
 
     Example:
-        >>> from cheaplip.lipschitz.bracket import bracket
+        >>> from cheaplip import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> batches = [(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.tensor([0, 0]))]
@@ -105,13 +149,13 @@ def certified_accuracy(
         0.5
     """
     _check_epsilon(epsilon)
-    chain = _chain(model, b)
-    lipschitz = _class_bounds(chain, b, pairs)
+    classifier = _classifier(model, b, pairs)  # read once, not for each batch
     certified = total = 0
     for x, y in loader:
-        _check_inputs(x, chain, b)
-        _check_labels(x, y, len(lipschitz))
-        prediction, radius = _classify(chain, x, lipschitz, b.domain)
+        _check_inputs(x, b)
+        _check_device(x, classifier.chain)
+        _check_labels(x, y, len(classifier.lipschitz))
+        prediction, radius = classifier(x)
         certified += int(((prediction == y) & (radius > epsilon)).sum())
         total += len(x)
     if not total:
@@ -120,23 +164,23 @@ def certified_accuracy(
 
 
 def certified_interval(model: nn.Module, x: Tensor, b: Bracket, epsilon: float) -> tuple[Tensor, Tensor]:
-    r"""Between what limits every output stays while the input moves by at most ε: f(x) ± ε·upper, rounded outwards.
+    r"""Bound every output while the input moves by at most ε: f(x) ± ε·upper, rounded outwards.
 
     Args:
         model: from inputs (B, \*input) to outputs (B, \*output), in evaluation mode.
         x: (B, \*input), floating-point, inside the bracket's domain.
         b: of this model, 2 → 2.
-        epsilon: Euclidean radius, 0 or more; in a ball the inputs must be at least that far from its border.
+        epsilon: Euclidean radius, 0 or more; in a ball, the inputs must be at least that far from its border.
 
     Returns:
-        Smallest and largest value, each (B, \*output) float64.
+        Lower and upper bound, each (B, \*output) float64.
 
     Raises:
         TypeError: ``x`` is not floating-point.
         ValueError: ε is out of range or reaches across the ball's border, or as in :func:`certified_radius`.
 
     Example:
-        >>> from cheaplip.lipschitz.bracket import bracket
+        >>> from cheaplip import bracket
         >>> model = nn.Linear(2, 1)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)})
         >>> low, high = certified_interval(model, torch.zeros(1, 2), bracket(model, shape=(2,)), epsilon=0.1)
@@ -144,40 +188,41 @@ def certified_interval(model: nn.Module, x: Tensor, b: Bracket, epsilon: float) 
         (-0.5, 0.5)
     """
     _check_epsilon(epsilon)
+    _check_inputs(x, b)
     chain = _chain(model, b)
-    _check_inputs(x, chain, b)
+    _check_device(x, chain)
     if isinstance(b.domain, Ball) and bool((_room(x.double(), b.domain) < epsilon).any()):
         raise ValueError(
             f"epsilon: expected at most {float(_room(x.double(), b.domain).min()):g}, the smallest distance of an "
-            f"input to the border of the ball the bracket is about, got {epsilon}: bracket a larger ball"
+            f"input to the border of the bracket's ball, got {epsilon}: bracket a larger ball"
         )
     reach = epsilon * b.upper * _UP
-    ends = [_outputs(chain, part.double()) for part in torch.split(x, _BATCH)]
+    ends = [output_interval(chain, part.double()) for part in torch.split(x, _BATCH)]
     low, high = (torch.cat(end) for end in zip(*ends, strict=True))
-    return (low - reach) - (low.abs() + reach) * 2.0**-51, (high + reach) + (high.abs() + reach) * 2.0**-51
+    return (low - reach) - (low.abs() + reach) * (2 * EPS), (high + reach) + (high.abs() + reach) * (2 * EPS)
 
 
 class Certified(nn.Module):
-    r"""A classifier that returns each prediction with the radius within which it is proved.
+    r"""A classifier that returns each prediction with its certified radius; it can be exported.
 
-    One forward pass in float64, which encloses its own rounding; made of plain tensor operations, so that torch.export
-    and ONNX take it, with both outputs. It holds a copy of the model: later training of yours does not reach it.
-    An input outside the domain, or with NaN, gets radius 0.
+    It computes what :func:`certified_predictions` does in one forward pass in float64, with plain tensor operations, so
+    that torch.export and ONNX take it, with both outputs. It holds a copy of the model, which does not change when the
+    original is trained on. An input outside the domain, or with NaN, has radius 0.
 
-    For ONNX, give this module to ``torch.onnx.export(…, dynamo=True)``, not a program of it: convolutions are then
-    written as products of matrices, for onnxruntime has none in float64. It has no average pooling, softplus or GELU in
-    float64 either: serve those with torch.export.
+    For ONNX, pass this module itself to ``torch.onnx.export(…, dynamo=True)``, not a program that was exported from it:
+    convolutions are then written as matrix products, because onnxruntime has no convolution in float64. Nor has it
+    average pooling, softplus or GELU in float64: serve models with those by torch.export.
 
     Args:
-        model: from inputs (B, \*input) to logits (B, classes); used as in evaluation mode.
+        model: from inputs (B, \*input) to logits (B, classes); used in evaluation mode.
         bracket: of this model, 2 → 2.
-        pairs: as in :func:`certified_radius`.
+        pairs: as in :func:`certified_predictions`.
 
     Raises:
         ValueError: the bracket proves nothing or is another model's, or the outputs are not logits.
 
     Example:
-        >>> from cheaplip.lipschitz.bracket import bracket
+        >>> from cheaplip import bracket
         >>> model = nn.Linear(2, 2)
         >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), "bias": torch.zeros(2)})
         >>> prediction, radius = Certified(model, bracket(model, shape=(2,)))(torch.tensor([[-3.0, -4.0]]))
@@ -192,12 +237,13 @@ class Certified(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.domain: Domain | None = copy.deepcopy(bracket.domain)
-        self.chain = _chain(self.model, bracket)
-        self.register_buffer("lipschitz", _class_bounds(self.chain, bracket, pairs))
+        classifier = _classifier(self.model, bracket, pairs)
+        self.chain = classifier.chain
+        self.register_buffer("lipschitz", classifier.lipschitz)
         self.eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Prediction (B,) int64 and radius (B,) float64, for inputs (B, \*input).
+        r"""Return predictions, (B,) int64, and Euclidean radii, (B,) float64, for inputs (B, \*input).
 
         Raises:
             TypeError: the module was converted to another floating-point type.
@@ -207,50 +253,55 @@ class Certified(nn.Module):
                 f"a certificate holds for the weights it was made for, got them converted to {self.lipschitz.dtype}: "
                 "convert the model first, then bracket it and make a new Certified"
             )
-        return _classify(self.chain, x, self.lipschitz, self.domain)
+        return _Classifier(self.chain, self.lipschitz, self.domain)(x)
 
 
-def _classify(chain: Chain, x: Tensor, lipschitz: Tensor, domain: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """Prediction and radius, (B,) each."""
-    x = x.double()
-    low, high = _outputs(chain, x)
-    prediction = (low + high).argmax(dim=1)
-    own = torch.arange(low.shape[1], device=low.device) == prediction.unsqueeze(1)
-    margins = torch.where(own, low, -math.inf).amax(dim=1, keepdim=True) - high
-    ratios = margins / lipschitz[prediction]
-    radius = _DOWN * torch.where(own, math.inf, ratios).amin(dim=1)
-    if isinstance(domain, Ball):
-        radius = torch.minimum(radius, _room(x, domain))
-    elif isinstance(domain, Box):
-        bottom, top = domain.bounds(x.device, torch.float64)
-        radius = torch.where(((x >= bottom) & (x <= top)).flatten(1).all(dim=1), radius, 0.0)
-    return prediction, torch.where(radius > 0, radius, 0.0)  # also for NaN
+class _Classifier(NamedTuple):
+    """What predictions and radii are computed from.
 
-
-@torch.no_grad()
-def _outputs(chain: Chain, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies certainly below and above the exact outputs.
-
-    As :func:`cheaplip.lipschitz.bounds.propagation.enclose`, but without any decision that depends on the batch, which
-    could not be exported.
+    Attributes:
+        chain: the model.
+        lipschitz: bounds of Lip(f_i − f_j), (classes, classes) float64.
+        domain: where they hold. None: all of space.
     """
-    boxes = [(x, x)]
-    for step in chain.steps:
-        boxes.append(step.operation.interval(*(boxes[i] for i in step.arguments)))
-    return boxes[-1]
+
+    chain: Chain
+    lipschitz: Tensor
+    domain: Domain | None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute predictions and radii, (B,) each, without decisions that depend on the batch: it can be exported."""
+        x = x.double()
+        low, high = output_interval(self.chain, x)
+        prediction = (low + high).argmax(dim=1)
+        own = torch.arange(low.shape[1], device=low.device) == prediction.unsqueeze(1)
+        margins = torch.where(own, low, -math.inf).amax(dim=1, keepdim=True) - high
+        ratios = margins / self.lipschitz[prediction]
+        radius = _DOWN * torch.where(own, math.inf, ratios).amin(dim=1)
+        if isinstance(self.domain, Ball):
+            radius = torch.minimum(radius, _room(x, self.domain))
+        elif isinstance(self.domain, Box):
+            bottom, top = self.domain.bounds(x.device, torch.float64)
+            radius = torch.where(((x >= bottom) & (x <= top)).flatten(1).all(dim=1), radius, 0.0)
+        return prediction, torch.where(radius > 0, radius, 0.0)  # also for NaN
+
+
+def _classifier(model: nn.Module, b: Bracket, pairs: Tensor | None) -> _Classifier:
+    chain = _chain(model, b)
+    return _Classifier(chain, _class_bounds(chain, b, pairs), b.domain)
 
 
 def _room(x: Tensor, ball: Ball) -> Tensor:
-    """Distance to the border from inside, rounded downwards, (B,)."""
+    """Return the distance to the border from inside, (B,), rounded downwards."""
     center = ball.center.to(x)
     away = torch.linalg.vector_norm((x - center).flatten(1), dim=1)
     size = ball.radius + torch.linalg.vector_norm(center)
-    room: Tensor = ball.radius - away - 4 * center.numel() * torch.finfo(torch.float64).eps * size
+    room: Tensor = ball.radius - away - 4 * center.numel() * EPS * size
     return room
 
 
 def _chain(model: nn.Module, b: Bracket) -> Chain:
-    """The model as it was bracketed."""
+    """Read the model, and check that it is the one that was bracketed."""
     if b.norm != 2:
         raise ValueError(f"bracket: expected one in norm 2, got norm {b.norm:g}: call bracket(model, ..., norm=2)")
     if not b.upper < math.inf:
@@ -260,24 +311,24 @@ def _chain(model: nn.Module, b: Bracket) -> Chain:
         chain = read(model, tuple(u.shape))
     except (UnsupportedLayerError, ValueError) as error:
         raise ValueError(f"bracket: expected one of this model, but the model cannot be read: {error}") from error
-    low, high = _outputs(chain, torch.stack([u, v]).to(chain.device, torch.float64))
+    low, high = output_interval(chain, torch.stack([u, v]).to(chain.device, torch.float64))
     fu, fv = ((low + high) / 2).unsqueeze(1)
     found = float(quotient(fu, fv, u.unsqueeze(0).to(fu), v.unsqueeze(0).to(fu)))
     if not abs(found - b.lower) <= _SAME * max(found, b.lower):
         raise ValueError(
-            f"bracket: expected one of this model, got one whose witness has the quotient {b.lower:.6g}, here "
-            f"{found:.6g}: the weights have changed since, or it is another model; bracket it again"
+            f"bracket: expected one of this model, got one whose witness has the quotient {b.lower:.6g}, but in this "
+            f"model {found:.6g}: the weights have changed since, or it is another model; bracket it again"
         )
     return chain
 
 
 def _class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
-    """Bounds of Lip(f_i − f_j), (classes, classes) float64."""
+    """Return bounds of Lip(f_i − f_j), (classes, classes) float64."""
     if len(chain.out_shape) != 1 or chain.out_shape[0] < 2:
         shape = ", ".join(map(str, chain.out_shape))
         raise ValueError(
             f"expected logits (B, classes) of two or more classes, got outputs (B, {shape}): for other outputs use "
-            "certified_interval"
+            "cheaplip.certified_interval"
         )
     classes = chain.out_shape[0]
     bounds = torch.full((classes, classes), math.sqrt(2) * b.upper * _UP, dtype=torch.float64, device=chain.device)
@@ -291,21 +342,31 @@ def _class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
     return torch.minimum(bounds, pairs.to(bounds))
 
 
-def _check_inputs(x: Tensor, chain: Chain, b: Bracket) -> None:
+def _check_form(x: Tensor, b: Bracket) -> None:
+    """Refuse what is not a batch of inputs of the bracketed shape."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"x: expected a tensor of floating-point inputs, got {got}: convert them with x.float()")
-    if tuple(x.shape[1:]) != chain.shape or not len(x):
-        raise ValueError(f"x: expected inputs (B, {', '.join(map(str, chain.shape))}), got shape {tuple(x.shape)}")
-    if x.device != chain.device:
-        raise ValueError(f"x is on {x.device}, the model on {chain.device}: move one with .to(device)")
+    shape = b.witness[0].shape
+    if x.shape[1:] != shape or not len(x):
+        raise ValueError(f"x: expected inputs (B, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}")
+
+
+def _check_inputs(x: Tensor, b: Bracket) -> None:
+    """Refuse what is not a batch of finite inputs in the bracket's domain."""
+    _check_form(x, b)
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x: expected finite numbers, got NaN or infinity")
     if b.domain is not None and not b.domain.contains(x.double()):
         raise ValueError(
-            f"x: expected inputs inside {b.domain!r}, which the bracket is about, got values from {float(x.min()):g} "
-            f"to {float(x.max()):g}: the certificate does not hold there; bracket the domain they live in"
+            f"x: expected inputs inside {b.domain!r}, the bracket's domain, got values from {float(x.min()):g} to "
+            f"{float(x.max()):g}: the certificate does not hold there; bracket a domain that contains them"
         )
+
+
+def _check_device(x: Tensor, chain: Chain) -> None:
+    if x.device != chain.device:
+        raise ValueError(f"x is on {x.device}, the model on {chain.device}: move one with .to(device)")
 
 
 def _check_labels(x: Tensor, y: Tensor, classes: int) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cheaplip import Ball, Box, Certified, bracket, certified_accuracy, certified_interval, certified_radius
+from cheaplip.certificate import certified_predictions
+from cheaplip.lipschitz import read
 from cheaplip.lipschitz.bracket import pairwise
-from cheaplip.lipschitz.reading.chain import read
 
 
 def affine(rows, bias=None):
@@ -183,6 +184,24 @@ def test_certified_says_what_the_functions_say(problem):
     assert certified_accuracy(model, [(x, prediction)], b, 0.01) == float((radius > 0.01).double().mean())
 
 
+def test_predictions_and_radii_come_together(problem):
+    model, x, b = problem
+    prediction, radius = certified_predictions(model, x, b)
+    assert torch.equal(prediction, network().double()(x.double()).argmax(1))
+    assert torch.equal(radius, certified_radius(model, x, b))
+    few = certified_predictions(model, x, b, batch=7)
+    assert torch.equal(few[0], prediction)
+    torch.testing.assert_close(few[1], radius, rtol=1e-9, atol=1e-12)
+
+
+def test_predictions_outside_the_domain_have_radius_zero(problem):
+    model, x, b = problem
+    prediction, radius = certified_predictions(model, torch.cat([x, x + 1]), b)
+    assert prediction.shape == radius.shape == (100,)
+    assert bool((radius[:50] > 0).any())
+    assert not radius[50:].any()
+
+
 def test_certified_abstains_outside_the_domain_and_keeps_its_own_weights(problem):
     model, x, b = problem
     model = network()
@@ -259,11 +278,11 @@ def test_certified_exports_to_onnx(kind, problem):
 )
 def test_a_convolution_in_onnx_is_the_same_map(layer, monkeypatch):
     shape = (2, 9, 8)[: layer.weight.dim() - 1]
-    (step,) = read(layer, shape).steps
+    (link,) = read(layer, shape).links
     low = torch.randn(5, *shape, dtype=torch.float64)
-    expected = step.operation.interval((low, low + 0.1))
+    expected = link.operation.interval((low, low + 0.1))
     monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
-    for end, same in zip(step.operation.interval((low, low + 0.1)), expected, strict=True):
+    for end, same in zip(link.operation.interval((low, low + 0.1)), expected, strict=True):
         torch.testing.assert_close(end, same, rtol=1e-12, atol=1e-12)
 
 
@@ -285,7 +304,7 @@ def test_without_a_finite_bound_the_layer_is_named():
         (
             lambda x: x + 1,
             ValueError,
-            "x: expected inputs inside Box(0, 1), which the bracket is about, got",
+            "x: expected inputs inside Box(0, 1), the bracket's domain, got",
         ),
         (lambda x: x * torch.nan, ValueError, "x: expected finite numbers, got NaN or infinity"),
         (lambda x: x.long(), TypeError, "x: expected a tensor of floating-point inputs, got torch.int64"),

@@ -16,9 +16,9 @@ from torch.nn.utils import parametrizations
 import cheaplip
 from cheaplip import Ball, Box, bracket
 from cheaplip.lipschitz import read
+from cheaplip.lipschitz.bounds.best import BOUNDS, upper_bound
 from cheaplip.lipschitz.bounds.exact import exact_constant
-from cheaplip.lipschitz.bounds.propagation import slope_ranges
-from cheaplip.lipschitz.bounds.upper import METHODS, upper_bound
+from cheaplip.lipschitz.bounds.ranges import slope_ranges
 from cheaplip.lipschitz.bracket import pairwise
 from networks import mlp
 
@@ -155,7 +155,7 @@ def test_both_ends_of_every_kind_of_model(name, where):
     domain = None if where is None else DOMAINS[where](shape)
     b = bracket(model, domain, shape, **QUICK)
     assert 0 <= b.lower <= b.upper < math.inf
-    assert b.method in METHODS
+    assert b.method in BOUNDS
     u, v = b.witness
     assert u.shape == v.shape == shape
     assert u.dtype == v.dtype == torch.float64
@@ -182,11 +182,11 @@ def test_slope_ranges_hold_what_is_sampled(name, where):
     ranges = slope_ranges(chain, domain)
     x = domain.sample(200, shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     values = [x]
-    for at, step in enumerate(chain.steps):
-        values.append(step.operation(*(values[i] for i in step.arguments)).detach())
+    for at, link in enumerate(chain.links):
+        values.append(link.operation(*(values[i] for i in link.arguments)).detach())
         if at in ranges:
-            z = values[step.arguments[0]].detach().requires_grad_()
-            (slopes,) = torch.autograd.grad(step.operation(z).sum(), z)
+            z = values[link.arguments[0]].detach().requires_grad_()
+            (slopes,) = torch.autograd.grad(link.operation(z).sum(), z)
             low, high = ranges[at]
             assert bool((low - 1e-12 <= slopes).all() & (slopes <= high + 1e-12).all())
     assert ranges
@@ -404,6 +404,7 @@ def test_an_empty_box_is_refused():
         "from cheaplip.lipschitz import largest_quotient; import cheaplip; assert callable(cheaplip.bracket)",
         "from cheaplip.lipschitz.search import lower; assert lower.largest_quotient",
         "from cheaplip.lipschitz.search.lower import Lower; from cheaplip import bracket; assert callable(bracket)",
+        "import cheaplip.lipschitz as package, types; assert isinstance(package.bracket, types.ModuleType)",
     ],
 )
 def test_bracket_is_a_function_whatever_is_imported(code):

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from cheaplip import CLIP, Ball, Box, LipschitzBound, PairSet, UnsupportedLayerError, bracket
 from cheaplip.lipschitz import read
+from cheaplip.lipschitz.bounds.best import upper_bound
 from cheaplip.lipschitz.bounds.exact import exact_constant
-from cheaplip.lipschitz.bounds.upper import upper_bound
 from cheaplip.lipschitz.bracket import pairwise
 from networks import Block, ConvolutionBlock, exact_copy, mlp, random_network
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from cheaplip import Box
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz import read
 from cheaplip.lipschitz.bounds.exact import exact_constant
-from cheaplip.lipschitz.reading.chain import read
 
 pytest.importorskip("scipy")
 

@@ -7,12 +7,12 @@ from torch import nn
 
 from cheaplip.domain import Box
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz import read, register_layer
 from cheaplip.lipschitz.bounds import lipsdp
 from cheaplip.lipschitz.bounds import trainable as bound_module
-from cheaplip.lipschitz.bounds.propagation import norm_product
+from cheaplip.lipschitz.bounds.products import norm_product
 from cheaplip.lipschitz.bounds.trainable import LipschitzBound
-from cheaplip.lipschitz.reading import operations
-from cheaplip.lipschitz.reading.chain import read, register_layer
+from cheaplip.lipschitz.reading.operations import convolution
 from cheaplip.lipschitz.search.lower import largest_quotient
 from cheaplip.training.models import build
 
@@ -199,7 +199,7 @@ def large(request, monkeypatch):
     """Small networks as they are, or with convolutions taken for large ones: not written out in any way."""
     if request.param == "by norms":
         monkeypatch.setattr(bound_module, "_ENTRIES", 0)
-        monkeypatch.setattr(operations, "_SMALL", 0)
+        monkeypatch.setattr(convolution, "_ENTRIES", 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cheaplip.lipschitz.bounds import lipsdp
 from cheaplip.lipschitz.bounds.descent import descend
-from cheaplip.lipschitz.bounds.elimination import Elimination, Layer, eliminate, top_eigenvalue
+from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.bounds.layer import Layer, eliminate, top_eigenvalue
 from cheaplip.lipschitz.bounds.lipsdp import certify, closed_form, optimise, pair_bounds, product
 
 SLOPES = [
@@ -220,11 +221,11 @@ def test_rounding_margin_keeps_each_step_above_exact_arithmetic():
         t = t + 0.5001 * g
         low, high = low - 0.5, low + 0.3
         layer = Layer.of(w.reshape(1, 1), low, high)
-        step = eliminate(g.reshape(1, 1), layer, t, rigorous=True)
+        done = eliminate(g.reshape(1, 1), layer, t, rigorous=True)
         w, g, t, low, high = (Fraction(float(value)) for value in (w, g, t, low, high))
         exact = w**2 * ((low + high) ** 2 * t**2 / (2 * t - g) - 2 * low * high * t)
-        assert step is not None
-        assert exact <= Fraction(float(step.gram)) <= exact * Fraction(1 + 1e-9) + Fraction(1e-12)
+        assert done is not None
+        assert exact <= Fraction(float(done.gram)) <= exact * Fraction(1 + 1e-9) + Fraction(1e-12)
 
 
 def test_largest_eigenvalue_is_rounded_up():

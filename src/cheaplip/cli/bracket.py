@@ -9,7 +9,7 @@ from cheaplip.cli.console import Interrupt, print_json, progress_display, search
 from cheaplip.cli.options import check_seconds, parse_norm
 from cheaplip.cli.report import renew_report
 from cheaplip.cli.subject import SubjectOptions
-from cheaplip.lipschitz.bounds.upper import METHODS
+from cheaplip.lipschitz.bounds.best import BOUNDS
 from cheaplip.trained.bracket import bracket_subject
 from cheaplip.training.options import check_choice
 
@@ -36,7 +36,7 @@ class Bracket(SubjectOptions):
         """Bracket, then print both ends."""
         norm = parse_norm(self.norm)
         if self.method is not None:
-            check_choice("method", self.method, METHODS)
+            check_choice("method", self.method, BOUNDS)
         check_seconds(self.seconds)
         subject = self.subject()
         with progress_display() as bar:

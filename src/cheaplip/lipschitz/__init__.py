@@ -1,12 +1,19 @@
-"""How large the Lipschitz constant is: a lower end that a search finds, an upper end that is proved.
+"""How large the Lipschitz constant of a model is: a lower end that a search finds, an upper end that is proved.
 
-``reading`` turns a model into a chain of maps; ``bounds`` holds the upper ends, ``search`` the lower ones;
-``bracket.py`` joins both, and is where to start reading. Imports the core alone.
+- ``reading/``: a model → a chain of known operations. To add a layer type, see ``reading/layers/registry.py``.
+- ``bounds/``: a chain → an upper bound; also one to train with.
+- ``search/``: a model → two inputs with a large quotient.
+- ``bracket.py``: joins both ends, with ``checks.py`` for its arguments. Start here.
+- ``spectral.py``: norms of matrices and convolutions; ``rounding.py``: the margins that make results safe.
+
+Imports the core alone. The function is ``cheaplip.bracket``; ``cheaplip.lipschitz.bracket`` is its module.
 """
 
 from cheaplip.lipschitz.bounds.trainable import LipschitzBound
 from cheaplip.lipschitz.bracket import Bracket, pairwise
-from cheaplip.lipschitz.reading.chain import Chain, read, register_layer
+from cheaplip.lipschitz.reading.chain import Chain
+from cheaplip.lipschitz.reading.layers.registered import register_layer
+from cheaplip.lipschitz.reading.tracer import read
 from cheaplip.lipschitz.search.lower import Lower, largest_quotient
 
 __all__ = ["Bracket", "Chain", "LipschitzBound", "Lower", "largest_quotient", "pairwise", "read", "register_layer"]

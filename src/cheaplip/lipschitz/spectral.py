@@ -1,7 +1,7 @@
-"""Spectral norms bounded from above: never an estimate, never a truncated power iteration.
+"""Upper bounds of spectral norms, of matrices and of convolutions; unlike a power iteration, they are never too small.
 
-Where the weight requires a gradient, a bound has that of the largest singular value of the one matrix in the stack, or
-at the one frequency, where it is attained: uᴴ dW v, for its singular vectors.
+Where the weight requires a gradient, a bound has the gradient of the largest singular value, uᴴ dW v for its singular
+vectors u and v: of the one matrix in the stack, or at the one frequency, that attains it.
 """
 
 import math
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cheaplip.lipschitz.rounding import EPS, above
+
 __all__ = ["convolution_norm", "matrix_norm"]
 
-_EPS = torch.finfo(torch.float64).eps
 _EIGENVALUES = 1500  # largest side whose eigenvalues are computed; beyond it, Gram iterations
 _ITERATIONS = 7
 _CHUNK = 1 << 22  # entries of the matrices held at once
-_SURVIVORS = 64  # frequencies worth their eigenvalues
+_SURVIVORS = 64  # most frequencies whose eigenvalues are computed
 _POWER_STEPS = 100  # towards the singular vector of a large matrix, for its gradient alone
 
 
 def matrix_norm(weight: Tensor) -> Tensor:
-    r"""Largest singular value of each matrix in a stack, and of those the largest, rounded upwards.
+    r"""Bound the largest singular value of all matrices in a stack from above.
 
     Computed from the smaller Gram matrix G: from its eigenvalues, or for large ones
     :math:`\sigma^2 = \|G\|_2 \le \|G^{2^t}\|_F^{1/2^t}`. The rounding of G, at most (m + 8n) ε ‖W‖_F², is added.
@@ -45,7 +46,7 @@ def matrix_norm(weight: Tensor) -> Tensor:
     with torch.no_grad():
         gram, slack = _gram(weight)
         squares = (_largest_eigenvalue(gram) + slack).flatten()
-        value = squares.max().clamp_min(0.0).sqrt() * (1 + 4 * _EPS)
+        value = squares.max().clamp_min(0.0).sqrt() * above(4)
     if not _differentiable(weight):
         return value
     worst = weight.reshape(-1, *weight.shape[-2:])[int(squares.argmax())]
@@ -61,7 +62,7 @@ def convolution_norm(
     groups: int,
     circular: bool = False,
 ) -> Tensor:
-    """Spectral norm of a convolution without padding on inputs of ``size``, from above.
+    """Bound the spectral norm of a convolution without padding, on inputs of ``size``, from above.
 
     A convolution of a padded image gives some of the outputs of the circular convolution of that image, so its norm
     is at most the circular one's: the largest spectral norm among the (out × in) matrices Σ_t K_t exp(−i⟨ω, t⟩), ω
@@ -97,8 +98,8 @@ def convolution_norm(
             contenders.add(gram, slack, frequencies.repeat(groups, 1))
         largest, frequency = contenders.largest()
         # an angle is off by a few ulps of the turn, so a block by that times Σ_t ‖K_t‖_F
-        phase_error = 32 * _EPS * float(weight.flatten(2).flatten(0, 1).norm(dim=0).sum())
-        value = torch.tensor(math.sqrt(largest) * (1 + 4 * _EPS) + phase_error, dtype=torch.float64)
+        phase_error = 32 * EPS * float(weight.flatten(2).flatten(0, 1).norm(dim=0).sum())
+        value = torch.tensor(math.sqrt(largest) * above(4) + phase_error, dtype=torch.float64)
     value = value.to(weight.device)
     if not _differentiable(weight):
         return value
@@ -119,7 +120,12 @@ class _Symbol:
     groups: int
 
     def blocks(self, weight: Tensor, frequencies: Tensor) -> Tensor:
-        """(groups, F, out / groups, in / groups · phases of the stride), for frequencies in turns, (F, dimensions)."""
+        """Return the matrices (groups, F, out / groups, in / groups · phases of the stride).
+
+        Args:
+            weight: (out, in / groups, *kernel).
+            frequencies: in turns, (F, dimensions).
+        """
         values = weight.reshape(self.groups, len(weight) // self.groups, weight.shape[1], -1)
         phases = torch.tensor(self.stride, device=weight.device)
         positions, offsets = self.taps // phases, self.taps % phases
@@ -145,11 +151,12 @@ def _differentiable(weight: Tensor) -> bool:
 
 
 def _with_gradient(value: Tensor, smooth: Tensor) -> Tensor:
+    """Return ``value`` with the gradient of ``smooth``."""
     return smooth + (value - smooth).detach()
 
 
 def _singular_value(matrix: Tensor) -> Tensor:
-    """‖M v‖ with v fixed at the first right singular vector: the largest singular value and its gradient."""
+    """Return ‖M v‖ with v fixed at the first right singular vector: the largest singular value, with its gradient."""
     tall = matrix if matrix.shape[-1] <= matrix.shape[-2] else matrix.mH
     with torch.no_grad():
         gram = tall.mH @ tall
@@ -164,26 +171,27 @@ def _singular_value(matrix: Tensor) -> Tensor:
 
 
 def _gram(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The smaller of W Wᴴ and Wᴴ W, and what rounding and the eigenvalue solver may have taken off its norm."""
+    """Return the smaller of W Wᴴ and Wᴴ W, and what rounding and the eigenvalue solver may take off its norm."""
     rows, columns = weight.shape[-2:]
     gram = weight @ weight.mH if rows <= columns else weight.mH @ weight
-    slack = (2 * max(rows, columns) + 16 * min(rows, columns)) * _EPS * _squares(weight)
+    slack = (2 * max(rows, columns) + 16 * min(rows, columns)) * EPS * _squares(weight)
     return gram, slack
 
 
 class _Contenders:
-    """The Gram matrices of a stack that may have the largest norm: those whose upper bound is above every lower one."""
+    """The Gram matrices that may have the largest norm: those whose upper bound is above every lower bound."""
 
     def __init__(self) -> None:
         self.lower = 0.0
         self.kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, gram: Tensor, slack: Tensor, frequencies: Tensor) -> None:
+        """Add a stack of Gram matrices with their slack (see :func:`_gram`) and frequencies."""
         self.kept.append((gram, _iterate(gram, 2), slack, frequencies))
         self._drop(2)
 
     def largest(self) -> tuple[float, Tensor]:
-        """The largest norm of them all, from above, and its frequency."""
+        """Return an upper bound of the largest norm, and its frequency."""
         for times in (5, _ITERATIONS):
             if sum(len(gram) for gram, *_ in self.kept) > _SURVIVORS:
                 self.kept = [(gram, _iterate(gram, times), slack, at) for gram, _, slack, at in self.kept]
@@ -195,9 +203,11 @@ class _Contenders:
         return max(0.0, float(top.max())), worst
 
     def _drop(self, times: int) -> None:
-        """‖G^k‖_F / √n ≤ ‖G‖₂^k ≤ ‖G^k‖_F with k = 2^times."""
+        """Drop what cannot have the largest norm, as ‖G^k‖_F / √n ≤ ‖G‖₂^k ≤ ‖G^k‖_F with k = 2^times."""
         top = max(float(above.max()) for _, above, *_ in self.kept)
-        self.lower = max(self.lower, top * self.kept[0][0].shape[-1] ** (-0.5 / 2**times) * (1 - 1e-9))
+        self.lower = max(
+            self.lower, top * self.kept[0][0].shape[-1] ** (-0.5 / 2**times) * (1 - 1e-9)
+        )  # more than its rounding
         near = [above + slack >= self.lower for _, above, slack, _ in self.kept]
         self.kept = [
             (gram[mask], above[mask], slack[mask], frequencies[mask])
@@ -207,7 +217,7 @@ class _Contenders:
 
 
 def _iterate(gram: Tensor, times: int) -> Tensor:
-    """‖G^(2^times)‖_F^(1 / 2^times), with G divided by its norm before each squaring."""
+    """Return ‖G^(2^times)‖_F^(1 / 2^times), rounded upwards; G is divided by its norm before each squaring."""
     exponent = 1.0
     log = torch.zeros(gram.shape[:-2], dtype=torch.float64, device=gram.device)
     for step in range(times + 1):
@@ -217,12 +227,12 @@ def _iterate(gram: Tensor, times: int) -> Tensor:
             gram = gram / torch.where(norm > 0, norm, 1)[..., None, None]
             gram = gram @ gram
             exponent /= 2
-    rounding = 8 * (times + 1) * gram.shape[-1] * _EPS
+    rounding = 8 * (times + 1) * gram.shape[-1] * EPS
     return torch.exp(log) * (1 + rounding)
 
 
 def _squares(matrix: Tensor) -> Tensor:
-    """‖M‖_F²; torch's own norms of complex matrices are slow."""
+    """Return ‖M‖_F²; torch's own norms of complex matrices are slow."""
     return (
         (torch.view_as_real(matrix) if matrix.is_complex() else matrix).square().flatten(matrix.dim() - 2).sum(dim=-1)
     )
@@ -236,7 +246,7 @@ def _largest_eigenvalue(gram: Tensor) -> Tensor:
 
 
 def _half_torus(period: tuple[int, ...], device: torch.device, chunk: int) -> list[Tensor]:
-    """Frequencies in turns, (F, dimensions): those of a real kernel up to conjugation, in chunks."""
+    """Return the frequencies of a real kernel up to conjugation, in turns, as chunks (F, dimensions)."""
     axes = [torch.arange(n, dtype=torch.float64, device=device) / n for n in (*period[:-1],)]
     last = torch.arange(period[-1] // 2 + 1, dtype=torch.float64, device=device) / period[-1]
     return list(torch.cartesian_prod(*axes, last).reshape(-1, len(period)).split(max(1, chunk)))  # type: ignore[no-untyped-call]

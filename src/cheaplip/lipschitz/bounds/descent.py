@@ -1,9 +1,9 @@
-r"""Better multipliers by descent on log T, for networks of any size: L-BFGS, each step a few eliminations.
+r"""Better multipliers by descent on log T, for networks of any size: L-BFGS, a few eliminations per iteration.
 
 The largest eigenvalue of the last G has kinks, so Schatten norms (Σ λ_k^p)^{1/p} of G stand in for it, p rising from
-2, where it is easy, to ∞. Its gradient needs no backward pass through factorisations: by the envelope theorem, the
-derivative with respect to T_i is −2 Σ_k (h_i − α_i z_i)(h_i − β_i z_i) over the worst increments (z, h) that
-elimination answers to the eigenvectors of G, each weighted with λ_k^{p−1}.
+2, where the problem is easy, to ∞. The gradient needs no backward pass through factorisations: by the envelope theorem,
+the derivative with respect to T_i is −2 Σ_k (h_i − α_i z_i)(h_i − β_i z_i) over the worst increments (z, h) for the
+eigenvectors of G, each weighted with λ_k^{p−1}.
 
 Reference:
     Liu and Nocedal 1989; Lewis and Overton 2013, Nonsmooth optimization via quasi-Newton methods (the line search).
@@ -19,31 +19,32 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.rounding import NONZERO
 
 __all__ = ["descend"]
 
-_LADDER = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
-_MEMORY = 50
-_PLATEAU = 20  # steps over which too little progress ends a rung
+_POWERS = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
+_MEMORY = 50  # pairs of differences that L-BFGS keeps
+_PLATEAU = 20  # iterations over which too little progress ends the descent for one p
 
 
 def descend(
-    problem: Elimination, start: Sequence[Tensor], *, accuracy: float, deadline: float, steps: int = 500
+    problem: Elimination, start: Sequence[Tensor], *, accuracy: float, deadline: float, iterations: int = 500
 ) -> list[Tensor]:
-    """The best multipliers met, in the order of elimination.
+    """Improve multipliers by descent; return the best ones met, in the order of elimination.
 
     Args:
         problem: the network.
         start: feasible multipliers, in the order of elimination.
-        accuracy: progress in log Lip over twenty steps that is too little to go on.
-        deadline: as ``time.monotonic()`` counts.
-        steps: most steps on each rung of the ladder.
+        accuracy: progress in log Lip over twenty iterations that is too little to go on.
+        deadline: on the clock of ``time.monotonic()``.
+        iterations: most iterations for each p.
     """
     sizes = [len(t) for t in start]
     logs = torch.cat([t.log() for t in start])
     best, best_value = logs, _evaluate(problem, sizes, math.inf, logs)[0]
-    for p in _LADDER if problem.layers[-1].weight.shape[1] > 1 else (math.inf,):
-        logs = _minimise(partial(_evaluate, problem, sizes, p), logs, accuracy, deadline, steps)
+    for p in _POWERS if problem.layers[-1].weight.shape[1] > 1 else (math.inf,):
+        logs = _minimise(partial(_evaluate, problem, sizes, p), logs, accuracy, deadline, iterations)
         value = _evaluate(problem, sizes, math.inf, logs)[0]
         if value < best_value:
             best, best_value = logs, value
@@ -51,12 +52,12 @@ def descend(
 
 
 def _evaluate(problem: Elimination, sizes: list[int], p: float, logs: Tensor) -> tuple[float, Tensor]:
-    """½ log of G's Schatten norm, and its gradient in log T; inf where elimination fails."""
-    steps = problem.run([x.exp() for x in torch.split(logs, sizes)])
-    if len(steps) < len(sizes):
+    """Compute ½ log of G's Schatten norm and its gradient in log T; inf where elimination fails."""
+    eliminated = problem.run([x.exp() for x in torch.split(logs, sizes)])
+    if len(eliminated) < len(sizes):
         return math.inf, logs
-    eigenvalues, vectors = torch.linalg.eigh(steps[-1].gram)
-    top = eigenvalues[-1].clamp_min(1e-290)
+    eigenvalues, vectors = torch.linalg.eigh(eliminated[-1].gram)
+    top = eigenvalues[-1].clamp_min(NONZERO)
     ratios = (eigenvalues / top).clamp_min(0)
     if p == math.inf:
         weights = (ratios >= 1).to(ratios) / top
@@ -67,22 +68,22 @@ def _evaluate(problem: Elimination, sizes: list[int], p: float, logs: Tensor) ->
         value = 0.5 * (top.log() + total.log() / p)
     increments = vectors * weights.sqrt()
     gradients = []
-    for step, x in zip(reversed(steps), reversed(torch.split(logs, sizes)), strict=True):
-        z = step.layer.weight @ increments
-        increments = step.respond(increments)
-        low, high = step.layer.low.unsqueeze(1), step.layer.high.unsqueeze(1)
+    for done, x in zip(reversed(eliminated), reversed(torch.split(logs, sizes)), strict=True):
+        z = done.layer.weight @ increments
+        increments = done.respond(increments)
+        low, high = done.layer.low.unsqueeze(1), done.layer.high.unsqueeze(1)
         gradients.append(-x.exp() * ((increments - low * z) * (increments - high * z)).sum(dim=1))
     return float(value), torch.cat(gradients[::-1])
 
 
 def _minimise(
-    function: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, accuracy: float, deadline: float, steps: int
+    function: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, accuracy: float, deadline: float, iterations: int
 ) -> Tensor:
-    """L-BFGS with a bisecting weak-Wolfe line search, which takes kinks and infinities as they come."""
+    """Minimise by L-BFGS, with a bisecting weak-Wolfe line search that copes with kinks and infinite values."""
     value, gradient = function(x)
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_MEMORY)
     history = [value]
-    for _ in range(steps):
+    for _ in range(iterations):
         direction = _direction(gradient, pairs)
         slope = float(direction @ gradient)
         if not slope < 0:
@@ -116,6 +117,7 @@ def _minimise(
 
 
 def _direction(gradient: Tensor, pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Apply the inverse Hessian of L-BFGS to −gradient (two-loop recursion)."""
     q = -gradient
     weights = []
     for step, turn, inverse in reversed(pairs):

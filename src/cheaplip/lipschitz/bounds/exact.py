@@ -1,4 +1,4 @@
-"""Lip(f) itself, 2 → 2, of small piecewise linear networks: the steepest of the affine maps they are made of."""
+"""The exact Lipschitz constant, 2 → 2, of small piecewise linear networks, by enumerating their affine regions."""
 
 import math
 from dataclasses import dataclass
@@ -10,23 +10,22 @@ from torch import Tensor
 
 from cheaplip.domain import Box
 from cheaplip.errors import UnsupportedLayerError
-from cheaplip.lipschitz.reading.chain import Chain
-from cheaplip.lipschitz.reading.graph import Step
+from cheaplip.lipschitz.reading.chain import Chain, Link
 from cheaplip.lipschitz.reading.operations import Elementwise
+from cheaplip.lipschitz.rounding import UP
 
 __all__ = ["Exact", "exact_constant"]
 
-_THIN = 1e-8  # inner radius, in units of the inputs, below which float arithmetic cannot tell a region from none
-_UP = 1 + 1e-12
+_THIN = 1e-8  # radius of a region's largest ball, in units of the inputs, below which rounding hides if it is empty
 
 
 class Exact(NamedTuple):
-    """The largest spectral norm of a Jacobian.
+    """The largest spectral norm of a Jacobian over all regions.
 
     Attributes:
         value: over the regions that certainly have an interior.
-        upper: over those and the ones too thin to tell; almost always equal to ``value``.
-        regions: how many there are.
+        upper: over these and the regions that may be empty, rounded upwards; almost always ``value`` but for rounding.
+        regions: the number of regions.
     """
 
     value: float
@@ -37,13 +36,13 @@ class Exact(NamedTuple):
 def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_000) -> Exact:
     """Enumerate the regions on which the network is affine, neuron by neuron.
 
-    A piece of a neuron is kept if a linear program (or, for one input, two comparisons) finds a ball inside the
-    region so far.
+    A linear program (for one input, two comparisons) decides whether a neuron reaches a piece of its activation
+    inside the region so far: whether there is a ball in both.
 
     Args:
         chain: affine maps and piecewise linear activations.
-        domain: restricts the inputs. None: all of space.
-        limit: most regions to look at.
+        domain: where inputs live. None: all of space.
+        limit: most regions to enumerate.
 
     Raises:
         UnsupportedLayerError: a layer is not piecewise linear; it is named.
@@ -52,7 +51,7 @@ def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_0
 
     Example:
         >>> from torch import nn
-        >>> from cheaplip.lipschitz.reading.chain import read
+        >>> from cheaplip.lipschitz import read
         >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
         >>> for p, v in zip(net.parameters(), ([[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]], [0.0])):
         ...     p.data = torch.tensor(v)
@@ -60,7 +59,7 @@ def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_0
         1.0
     """
     n = math.prod(chain.shape)
-    pieces = {at: _pieces(step) for at, step in enumerate(chain.steps) if isinstance(step.operation, Elementwise)}
+    pieces = {at: _pieces(link) for at, link in enumerate(chain.links) if isinstance(link.operation, Elementwise)}
     rows, rhs = _walls(chain, domain)
     region = _recentred(_Region(rows, rhs, torch.zeros(n, dtype=torch.float64), True))
     if region is None:
@@ -79,19 +78,25 @@ def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_0
             )
         branch = _advanced(chain, branch)
         at = len(branch.values) - 1
-        if at < len(chain.steps):
-            todo.extend(_split(branch, pieces[at], chain.steps[at]))
+        if at < len(chain.links):
+            todo.extend(_split(branch, pieces[at], chain.links[at]))
             continue
         norm = float(torch.linalg.matrix_norm(branch.values[-1][1:].flatten(1), 2))
         regions += 1
         value = max(value, norm) if branch.region.certain else value
-        upper = max(upper, norm * _UP)
+        upper = max(upper, norm * UP)
     return Exact(value, upper, regions)
 
 
 @dataclass(frozen=True)
 class _Region:
-    """The inputs x with rows·x ≤ rhs, rows of norm 1; a point inside; whether that has a ball around it."""
+    """A polyhedron of inputs.
+
+    Attributes:
+        rows, rhs: it holds the x with rows·x ≤ rhs; the rows have norm 1.
+        center: a point inside.
+        certain: whether a ball around ``center`` certainly lies inside.
+    """
 
     rows: Tensor
     rhs: Tensor
@@ -101,7 +106,13 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Branch:
-    """A region, the chain's values on it so far as (value at 0, columns of the Jacobian), the pieces of the next."""
+    """A region, and the chain on it so far.
+
+    Attributes:
+        region: the inputs.
+        values: the chain's values so far, each as (value at 0, columns of the Jacobian).
+        chosen: the pieces of the first neurons of the next activation.
+    """
 
     region: _Region
     values: tuple[Tensor, ...]
@@ -109,59 +120,61 @@ class _Branch:
 
 
 class _Piece(NamedTuple):
+    """An activation between ``start`` and ``end``: slope · x + offset."""
+
     start: float
     end: float
     slope: float
     offset: float
 
 
-def _pieces(step: Step) -> tuple[_Piece, ...]:
-    assert isinstance(step.operation, Elementwise)
+def _pieces(link: Link) -> tuple[_Piece, ...]:
+    assert isinstance(link.operation, Elementwise)
     found = []
-    for start, end, derivative in step.operation.activation.pieces:
+    for start, end, derivative in link.operation.activation.pieces:
         if not (isinstance(derivative, partial) and derivative.func is torch.full_like):
             raise UnsupportedLayerError(
-                f"layer {step.path!r} is not piecewise linear: expected affine maps and activations such as ReLU, "
+                f"layer {link.path!r} is not piecewise linear: expected affine maps and activations such as ReLU, "
                 "leaky ReLU, abs or hardtanh for the exact constant"
             )
         slope = float(derivative.keywords["fill_value"])
         at = torch.tensor(start if math.isfinite(start) else end, dtype=torch.float64)
         at = at if math.isfinite(at) else torch.zeros_like(at)
-        found.append(_Piece(start, end, slope, float(step.operation.activation.function(at) - slope * at)))
+        found.append(_Piece(start, end, slope, float(link.operation.activation.function(at) - slope * at)))
     return tuple(found)
 
 
 def _advanced(chain: Chain, branch: _Branch) -> _Branch:
-    """Follow the affine steps, and the activation whose pieces are all chosen."""
+    """Apply the affine operations that come next, and an activation whose pieces are all chosen."""
     values, chosen = branch.values, branch.chosen
-    while len(values) <= len(chain.steps):
-        step = chain.steps[len(values) - 1]
-        taken = [values[i] for i in step.arguments]
-        if isinstance(step.operation, Elementwise):
-            if len(chosen) < math.prod(step.shape):
+    while len(values) <= len(chain.links):
+        link = chain.links[len(values) - 1]
+        taken = [values[i] for i in link.arguments]
+        if isinstance(link.operation, Elementwise):
+            if len(chosen) < math.prod(link.shape):
                 break
             slopes, offsets = torch.tensor([(p.slope, p.offset) for p in chosen], dtype=torch.float64).to(taken[0]).T
-            result = taken[0] * slopes.reshape(step.shape)
-            result[0] += offsets.reshape(step.shape)
+            result = taken[0] * slopes.reshape(link.shape)
+            result[0] += offsets.reshape(link.shape)
             chosen = ()
         else:
-            linear = getattr(step.operation, "linear", None)
+            linear = getattr(link.operation, "linear", None)
             if linear is None:
                 raise UnsupportedLayerError(
-                    f"layer {step.path!r} ({type(step.operation).__name__}) is neither affine nor elementwise: "
+                    f"layer {link.path!r} ({type(link.operation).__name__}) is neither affine nor elementwise: "
                     "expected affine maps and piecewise linear activations for the exact constant"
                 )
-            result = torch.cat([step.operation(*(v[:1] for v in taken)), linear(*(v[1:] for v in taken))])
+            result = torch.cat([link.operation(*(v[:1] for v in taken)), linear(*(v[1:] for v in taken))])
         values = (*values, result.detach())
     return _Branch(branch.region, values, chosen)
 
 
-def _split(branch: _Branch, pieces: tuple[_Piece, ...], step: Step) -> list[_Branch]:
-    """The parts of the region on which the next neuron keeps to one piece."""
-    column = branch.values[step.arguments[0]].flatten(1)[:, len(branch.chosen)].cpu()
+def _split(branch: _Branch, pieces: tuple[_Piece, ...], link: Link) -> list[_Branch]:
+    """Split the region into the parts on which the next neuron stays on one piece."""
+    column = branch.values[link.arguments[0]].flatten(1)[:, len(branch.chosen)].cpu()
     offset, row = float(column[0]), column[1:]
     norm = float(row.norm())
-    if norm == 0:  # constant: any piece, for the Jacobian; the right one, for the value
+    if norm == 0:  # the neuron is constant there
         piece = next(p for p in pieces if p.start <= offset <= p.end)
         return [_Branch(branch.region, branch.values, (*branch.chosen, piece))]
     parts = []
@@ -178,13 +191,14 @@ def _split(branch: _Branch, pieces: tuple[_Piece, ...], step: Step) -> list[_Bra
 
 
 def _restricted(region: _Region, rows: Tensor, rhs: Tensor) -> _Region | None:
+    """Add constraints; None if the result is certainly empty."""
     room = float((rhs - rows @ region.center).min())
     smaller = _Region(torch.cat([region.rows, rows]), torch.cat([region.rhs, rhs]), region.center, region.certain)
     return smaller if region.certain and room > _THIN else _recentred(smaller)
 
 
 def _recentred(region: _Region) -> _Region | None:
-    """The region with the center of its largest ball, of radius 1 at most; None if it is certainly empty."""
+    """Move the center to that of the region's largest ball, of radius 1 at most; None if it is certainly empty."""
     if not len(region.rows):
         return region
     if region.rows.shape[1] == 1:
@@ -200,6 +214,7 @@ def _recentred(region: _Region) -> _Region | None:
 
 
 def _largest_ball(rows: Tensor, rhs: Tensor) -> tuple[Tensor, float]:
+    """Return center and radius of the largest ball in a polyhedron; −inf if it is empty."""
     try:
         from scipy.optimize import linprog
     except ImportError as error:
@@ -221,6 +236,7 @@ def _largest_ball(rows: Tensor, rhs: Tensor) -> tuple[Tensor, float]:
 
 
 def _walls(chain: Chain, domain: Box | None) -> tuple[Tensor, Tensor]:
+    """Return the sides of the domain as constraints rows·x ≤ rhs."""
     n = math.prod(chain.shape)
     eye = torch.eye(n, dtype=torch.float64)
     if domain is None:

@@ -1,8 +1,8 @@
-r"""Upper bounds of Lip(f), 2 → 2, for f = W_L φ(… φ(W_1 x)) with one range of slopes for each neuron.
+r"""LipSDP bounds of Lip(f), 2 → 2, for f = W_L φ(… φ(W_1 x)) with one range of slopes for each neuron.
 
-``product`` is the usual one; ``certify`` turns any multipliers into a bound that holds to the last bit (see
-:mod:`cheaplip.lipschitz.bounds.elimination`, where the rounding margin is derived); ``closed_form`` finds multipliers
-at once, ``optimise`` the best ones, and ``pair_bounds`` bounds every difference of two outputs.
+``certify`` turns any multipliers into a bound that holds in exact arithmetic (the rounding margin is derived in
+:mod:`cheaplip.lipschitz.bounds.layer`). ``closed_form`` computes multipliers from one elimination, ``optimise`` finds
+the best ones, and ``pair_bounds`` bounds every difference of two outputs. ``product`` is the product of norms.
 """
 
 import math
@@ -14,20 +14,22 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.bounds.descent import descend
-from cheaplip.lipschitz.bounds.elimination import Elimination, eliminate, top_eigenvalue
-from cheaplip.lipschitz.bounds.interior import follow_path, size
+from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.bounds.interior_point import follow_path, size
+from cheaplip.lipschitz.bounds.layer import eliminate, top_eigenvalue
+from cheaplip.lipschitz.rounding import NONZERO, above
 
-__all__ = ["Certificate", "Slopes", "certify", "closed_form", "optimise", "pair_bounds", "product"]
+__all__ = ["ProvedBound", "Slopes", "certify", "closed_form", "optimise", "pair_bounds", "product"]
 
 Slopes = Sequence[tuple[Tensor, Tensor]]
-"""For each hidden layer its neurons' lowest and highest slope, (n,) or scalars."""
+"""Lowest and highest slope of the neurons of each hidden layer, (n,) or scalars."""
 
-_NEWTON_RATE = 2.5e7  # cubes of F's dimension for which Newton's method takes a second, with room
-_UP = 1 + 2.0**-50
+_NEWTON_RATE = 2.5e7  # cube of F's dimension for which Newton's method takes a second at most
+_FEW = above(4)  # for a square root or two products
 
 
-class Certificate(NamedTuple):
-    """A bound and how it came about.
+class ProvedBound(NamedTuple):
+    """A bound that multipliers prove.
 
     Attributes:
         value: Lip(f) ≤ value, for the float64 weights in exact arithmetic; inf if nothing could be proved.
@@ -39,7 +41,7 @@ class Certificate(NamedTuple):
 
 
 def product(weights: Sequence[Tensor], slopes: Slopes) -> float:
-    """The product of the spectral norms and of the largest slopes in size, rounded up.
+    """Multiply the spectral norms and the largest slopes in size, rounding upwards.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
@@ -47,17 +49,17 @@ def product(weights: Sequence[Tensor], slopes: Slopes) -> float:
     """
     value = 1.0
     for weight in weights:
-        value *= certify([weight], [], []).value * _UP
+        value *= certify([weight], [], []).value * _FEW
     for low, high in slopes:
-        value *= float(torch.maximum(torch.as_tensor(low).abs().max(), torch.as_tensor(high).abs().max())) * _UP
+        value *= float(torch.maximum(torch.as_tensor(low).abs().max(), torch.as_tensor(high).abs().max())) * _FEW
     return value
 
 
 def closed_form(weights: Sequence[Tensor], slopes: Slopes) -> list[Tensor]:
-    """Multipliers from one elimination: T = λ D (1 + |c|/r) / 2, with D a power of G's diagonal, and λ so that G ≼ λD.
+    """Compute multipliers T = λ D (1 + |c|/r) / 2 in one elimination, D a power of G's diagonal and λ with G ≼ λD.
 
-    The best of the powers 0, ½ and 1 is taken. All are feasible but for rounding; power 0 is best for G = λ, and then
-    and always at most the product of norms, as it gives λ Wᵀ max(α², β²) W. (Where |c|/r < 0.05, it is taken as 0.05.)
+    The best of the powers 0, ½ and 1 is taken. All are feasible but for rounding. Power 0 gives λ Wᵀ max(α², β²) W, and
+    so at most the product of norms; it is the best one where G is a multiple of the identity. |c|/r is at least 0.05.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
@@ -78,14 +80,14 @@ def optimise(
     accuracy: float = 1e-4,
     seconds: float = 10.0,
 ) -> list[Tensor]:
-    """The multipliers with the smallest bound: by Newton's method where it fits in the time, otherwise by descent.
+    """Find the multipliers with the smallest bound, by Newton's method if there is time for it, else by descent.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
         slopes: of the hidden layers.
         start: multipliers to start from. None, or infeasible ones: the closed form.
         accuracy: relative, of the bound.
-        seconds: most time to take, about.
+        seconds: about the most time to take.
 
     Returns:
         For each hidden layer, (n,).
@@ -95,8 +97,8 @@ def optimise(
     return problem.ordered(solve(problem, given, accuracy, seconds))
 
 
-def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Tensor]) -> Certificate:
-    """The bound that ``multipliers`` prove, recomputed from the weights with every rounding error on the safe side.
+def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Tensor]) -> ProvedBound:
+    """Compute the bound that ``multipliers`` prove, from the weights, with every rounding error on the safe side.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in), finite.
@@ -111,16 +113,16 @@ def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Ten
 
 
 def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 1e-3, seconds: float = 10.0) -> Tensor:
-    """Bounds of Lip(f_i − f_j) for every pair of outputs.
+    """Bound Lip(f_i − f_j) for every pair of outputs.
 
-    Each pair has the smaller of two: what the best multipliers of the whole network prove for it, and what its own do,
-    as good as they get in its share of the time.
+    Each pair has the smaller of two bounds: that of the best multipliers of the whole network, and that of its own
+    multipliers, as good as they get in its share of the time.
 
     Args:
         weights: W_1 … W_L, each (n_out, n_in).
         slopes: of the hidden layers.
         accuracy: relative, of each bound.
-        seconds: most time to take, about.
+        seconds: about the most time to take.
 
     Returns:
         (n_out, n_out), symmetric, 0 on the diagonal; inf where nothing could be proved.
@@ -144,7 +146,7 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
 
 
 def solve(problem: Elimination, start: list[Tensor] | None, accuracy: float, seconds: float) -> list[Tensor]:
-    """As :func:`optimise`, with multipliers in the order of elimination."""
+    """Do what :func:`optimise` does, with multipliers in the order of elimination."""
     deadline = time.monotonic() + seconds
     multipliers = start if start is not None and problem.feasible(start) else first_guess(problem)
     if not problem.layers or not problem.feasible(multipliers):
@@ -157,7 +159,7 @@ def solve(problem: Elimination, start: list[Tensor] | None, accuracy: float, sec
 
 
 def _floor(problem: Elimination) -> float:
-    """‖W_L D … D W_1‖ with the slopes largest in size, a Jacobian that multipliers allow for: no bound is smaller."""
+    """Return ‖W_L D … D W_1‖ with the slopes largest in size: a Jacobian the bound allows for, so none is smaller."""
     product = problem.first
     for layer in problem.layers:
         product = (product * torch.where(layer.high.abs() >= layer.low.abs(), layer.high, layer.low)) @ layer.weight
@@ -168,41 +170,42 @@ def _floor(problem: Elimination) -> float:
 
 
 def first_guess(problem: Elimination) -> list[Tensor]:
-    """As :func:`closed_form`, in the order of elimination."""
+    """Do what :func:`closed_form` does, with multipliers in the order of elimination."""
     candidates = [_scaled_diagonals(problem, power) for power in (0.0, 0.5, 1.0)]
     return min(candidates, key=lambda some: evaluate(problem, some).value)
 
 
 def _scaled_diagonals(problem: Elimination, power: float) -> list[Tensor]:
+    """Compute the multipliers of :func:`closed_form` for one power of the diagonal."""
     gram = problem.gram
     multipliers: list[Tensor] = []
     for layer in problem.layers:
         diagonal = gram.diagonal()
-        shape = (diagonal + 1e-6 * diagonal.mean() + 1e-290) ** power
+        shape = (diagonal + 1e-6 * diagonal.mean() + NONZERO) ** power
         root = shape.rsqrt()
-        largest = torch.linalg.eigvalsh(root.unsqueeze(1) * gram * root)[-1].clamp_min(1e-290)
+        largest = torch.linalg.eigvalsh(root.unsqueeze(1) * gram * root)[-1].clamp_min(NONZERO)
         skew = (layer.center.abs() / layer.radius).nan_to_num(1.0, posinf=1.0).clamp_min(0.05)
         multipliers.append(largest * shape * (1 + skew) / 2)
-        step = eliminate(gram, layer, multipliers[-1])
-        if step is None:
+        done = eliminate(gram, layer, multipliers[-1])
+        if done is None:
             return [*multipliers, *(layer.low.new_ones(len(layer.low)) for layer in problem.layers[len(multipliers) :])]
-        gram = step.gram
+        gram = done.gram
     return multipliers
 
 
-def evaluate(problem: Elimination, multipliers: Sequence[Tensor]) -> Certificate:
-    """The bound that multipliers, in the order of elimination, prove; see :func:`certify`."""
-    steps = problem.run(multipliers, rigorous=True)
-    if len(steps) < len(problem.layers):
-        hidden = len(steps) + 1 if problem.forward else len(problem.layers) - len(steps)
-        return Certificate(
+def evaluate(problem: Elimination, multipliers: Sequence[Tensor]) -> ProvedBound:
+    """Do what :func:`certify` does, with multipliers in the order of elimination."""
+    eliminated = problem.run(multipliers, rigorous=True)
+    if len(eliminated) < len(problem.layers):
+        hidden = len(eliminated) + 1 if problem.forward else len(problem.layers) - len(eliminated)
+        return ProvedBound(
             math.inf, f"hidden layer {hidden}: 2T − G is not certainly positive definite for these multipliers"
         )
-    gram = steps[-1].gram if steps else problem.gram
+    gram = eliminated[-1].gram if eliminated else problem.gram
     top = top_eigenvalue(gram)
     if top == math.inf:
-        return Certificate(math.inf, "the largest eigenvalue could not be certified")
+        return ProvedBound(math.inf, "the largest eigenvalue could not be certified")
     try:
-        return Certificate(math.ldexp(math.sqrt(top) * _UP, problem.exponent), "")
+        return ProvedBound(math.ldexp(math.sqrt(top) * _FEW, problem.exponent), "")
     except OverflowError:
-        return Certificate(math.inf, "the bound is above the largest float64")
+        return ProvedBound(math.inf, "the bound is above the largest float64")

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from cheaplip.errors import UnsupportedLayerError
 from cheaplip.lipschitz.bounds.cuts import Part, fits, parts
-from cheaplip.lipschitz.bounds.propagation import norm_product_to_train, without_constant
-from cheaplip.lipschitz.bounds.written import WrittenOut
-from cheaplip.lipschitz.reading.chain import Chain, read
+from cheaplip.lipschitz.bounds.products import norm_product_to_train, without_constant
+from cheaplip.lipschitz.bounds.trainable_lipsdp import TrainableLipSDP
+from cheaplip.lipschitz.reading.chain import Chain
 from cheaplip.lipschitz.reading.operations import Convolution, Elementwise, Nonnegative, Reshape
+from cheaplip.lipschitz.reading.tracer import read
+from cheaplip.lipschitz.rounding import UP
 
 __all__ = ["LipschitzBound"]
 
 _ENTRIES = 1 << 19  # of a convolution's or a pooling's matrix, up to which writing it out in each call is cheap
-_UP = 1 + 1e-12
 
 
 class LipschitzBound(nn.Module):
@@ -29,13 +30,13 @@ class LipschitzBound(nn.Module):
     float64, and rounds it upwards. Its gradient is that at the worst increment of each part, so that the backward pass
     costs little.
 
-    The model is neither wrapped nor owned: its parameters and its state stay its own. Give the multipliers a group of
-    their own in the optimiser, at a larger rate; a model bounded by norms alone has none. Where they are no longer
-    feasible, because the weights have moved too far, they start again from the closed form.
+    The model is neither wrapped nor owned: its parameters and its state stay its own. Give the multipliers a parameter
+    group of their own in the optimiser, with a larger learning rate; a model bounded by norms alone has none. When they
+    become infeasible, because the weights have moved too far, they are reset to a closed form.
 
     Args:
-        model: of the layers that ``cheaplip.bracket`` knows; its present weights are read anew in every call.
-        shape: of one input. None: that of the model's first linear layer.
+        model: made of layers that ``cheaplip.bracket`` knows; its present weights are read anew in every call.
+        shape: of one input. None: taken from the model's first linear layer.
 
     Raises:
         UnsupportedLayerError: a layer has no known Lipschitz constant; it is named.
@@ -65,58 +66,61 @@ class LipschitzBound(nn.Module):
         if unknown := without_constant(chain, 2):
             raise UnsupportedLayerError(f"no Lipschitz constant in norm 2 is known for layer {unknown}")
         self._bounds = [_bound(part) for part in parts(chain, {}, _is_cheap)]
-        self.log_multipliers = nn.ParameterList([log for part in self._written for log in part.log_multipliers])
+        self.log_multipliers = nn.ParameterList([log for part in self._lipsdp for log in part.log_multipliers])
 
     @property
     def restarts(self) -> int:
-        """How often multipliers started again."""
-        return sum(part.restarts for part in self._written)
+        """How often multipliers became infeasible and were reset."""
+        return sum(part.restarts for part in self._lipsdp)
 
     def forward(self) -> Tensor:
-        """The bound: a float64 scalar on the model's device; inf, without gradient, where nothing could be proved."""
+        """Compute the bound: a float64 scalar on the model's device; inf, without gradient, where nothing is proved."""
         first, *others = [bound() for bound in self._bounds]
         for value in others:
-            first = first * value * _UP
+            first = first * value * UP
         return first if bool(torch.isfinite(first)) else first.new_tensor(math.inf)
 
     @torch.no_grad()
     def tighten_(self, seconds: float = 10.0) -> float:
-        """Set the multipliers to the best for the present weights; returns the bound."""
-        for part in self._written:
-            part.tighten_(seconds / len(self._written))
+        """Set the multipliers to the best for the present weights, in about so many seconds; return the bound."""
+        for part in self._lipsdp:
+            part.tighten_(seconds / len(self._lipsdp))
         return float(self())
 
     @property
-    def _written(self) -> list[WrittenOut]:
-        return [bound for bound in self._bounds if isinstance(bound, WrittenOut)]
+    def _lipsdp(self) -> list[TrainableLipSDP]:
+        return [bound for bound in self._bounds if isinstance(bound, TrainableLipSDP)]
 
 
 def _bound(part: Part) -> Callable[[], Tensor]:
+    """Return the function that bounds a part: LipSDP where it can be written out, else its product of norms."""
     if part.written and _is_deep(part.chain):
         try:
-            return WrittenOut(part.chain)
+            return TrainableLipSDP(part.chain)
         except UnsupportedLayerError:  # too large once merged
             pass
     return partial(norm_product_to_train, part.chain)
 
 
 def _is_deep(chain: Chain) -> bool:
-    """Whether there is an activation between affine maps: only then multipliers gain on norms."""
-    affine = [at for at, step in enumerate(chain.steps) if not isinstance(step.operation, Elementwise | Reshape)]
-    between = chain.steps[affine[0] : affine[-1]] if affine else ()
-    return any(isinstance(step.operation, Elementwise) for step in between)
+    """Return whether there is an activation between affine maps: only then LipSDP is tighter than norms."""
+    affine = [at for at, link in enumerate(chain.links) if not isinstance(link.operation, Elementwise | Reshape)]
+    between = chain.links[affine[0] : affine[-1]] if affine else ()
+    return any(isinstance(link.operation, Elementwise) for link in between)
 
 
 def _is_cheap(piece: Chain) -> bool:
-    shapes = [piece.shape, *(step.shape for step in piece.steps)]
+    """Return whether a piece can be written out as matrices in every call."""
+    shapes = piece.shapes
     return fits(piece) and all(
-        math.prod(shapes[step.arguments[0]]) * math.prod(step.shape) <= _ENTRIES
-        for step in piece.steps
-        if isinstance(step.operation, Convolution | Nonnegative) and not isinstance(step.operation, Reshape)
+        math.prod(shapes[link.arguments[0]]) * math.prod(link.shape) <= _ENTRIES
+        for link in piece.links
+        if isinstance(link.operation, Convolution | Nonnegative) and not isinstance(link.operation, Reshape)
     )
 
 
 def _first_shape(model: nn.Module) -> tuple[int, ...]:
+    """Return the input shape of the first layer, if that is linear."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             return (module.in_features,)

@@ -1,116 +1,97 @@
-"""A model's graph, as torch.export sees it, turned into operations one node at a time."""
+"""The reading of a model in progress: the links made so far, and what each node of the traced graph stands for."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from cheaplip.errors import UnsupportedLayerError
-from cheaplip.lipschitz.reading.operations import (
-    Convolution,
-    Matrix,
-    Nonnegative,
-    Operation,
-    Scaling,
-    Weight,
-)
-from cheaplip.modes import evaluation_mode
+from cheaplip.lipschitz.reading.chain import Link
+from cheaplip.lipschitz.reading.operations import Convolution, Matrix, Nonnegative, Operation, Scaling, Weight
 
-__all__ = [
-    "BATCH",
-    "Graph",
-    "Step",
-    "Value",
-    "bind",
-    "constant",
-    "export",
-    "layer_path",
-    "placeholders",
-    "refusal",
-    "replay",
-]
+__all__ = ["BATCH", "Graph", "Value", "as_double", "bind", "layer_path", "refusal", "replay"]
 
 BATCH = 5
-"""Inputs in the batch a model is traced with: unlike 1, never broadcast."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation: value ``i + 1`` of a chain is what step ``i`` makes of earlier values (0 is the input).
-
-    Attributes:
-        operation: what it does.
-        arguments: the values it takes.
-        shape: of its result, without the batch.
-        path: of the layer in the model.
-    """
-
-    operation: Operation
-    arguments: tuple[int, ...]
-    shape: tuple[int, ...]
-    path: str
-
+"""Size of the batch a model is traced with: unlike 1, it is never broadcast."""
 
 Value = int | list[int]
-"""Where a node's value is among the chain's; a list for a node with several results."""
+"""Index of a node's value among the chain's; a list for a node with several results."""
 
 
 @dataclass
 class Graph:
-    """What has been read so far, with the means to read the next node.
+    """What has been read so far, with what is needed to read the next node.
 
     Attributes:
         shape: of one input.
-        steps: the operations so far.
-        values: of the nodes that depend on the input.
-        constants: of the nodes that do not, each computed afresh from the model's weights whenever it is asked for.
+        links: the operations so far.
+        values: the value of each node that depends on the input.
+        constants: for each node that does not, a function that computes it afresh from the model's weights.
     """
 
     shape: tuple[int, ...]
-    steps: list[Step] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     values: dict[fx.Node, Value] = field(default_factory=dict)
     constants: dict[fx.Node, Callable[[], Any]] = field(default_factory=dict)
 
     def emit(self, node: fx.Node, operation: Operation, *values: int, shape: Sequence[int] | None = None) -> int:
-        """Add a step, of the node's own shape (with its batch) unless told; returns where its value is."""
+        """Add a link and return the index of its value.
+
+        Args:
+            node: what the link stands for.
+            operation: what the link does.
+            values: the indices of the values that it takes.
+            shape: of the result, with the batch. None: the node's.
+
+        Raises:
+            UnsupportedLayerError: the result's first dimension is not the batch.
+        """
         result = tuple(node.meta["val"].shape if shape is None else shape)
         if not result or result[0] != BATCH:
             raise refusal(node, "it moves the batch from the first dimension, or reduces over it")
         operation, sources = self._fused(operation, values)
-        self.steps.append(Step(operation, sources, result[1:], layer_path(node)))
-        return len(self.steps)
+        self.links.append(Link(operation, sources, result[1:], layer_path(node)))
+        return len(self.links)
 
     def shape_of(self, value: int) -> tuple[int, ...]:
-        """Of a value, without the batch."""
-        return self.shape if value == 0 else self.steps[value - 1].shape
+        """Return the shape of a value, without the batch."""
+        return self.shape if value == 0 else self.links[value - 1].shape
 
     def live(self, node: fx.Node, argument: object) -> int:
-        """Where an argument's value is; refuses constants."""
+        """Return the index of an argument's value; refuse an argument that does not depend on the input."""
         value = self.values.get(argument) if isinstance(argument, fx.Node) else None
         if not isinstance(value, int):
             raise refusal(node, "it takes a constant where an activation was expected")
         return value
 
     def is_live(self, argument: object) -> bool:
+        """Return whether an argument depends on the input."""
         return isinstance(argument, fx.Node) and argument in self.values
 
     def constant(self, node: fx.Node, argument: object) -> Weight:
-        """A number or tensor that does not depend on the input, in float64."""
+        """Return a function that gives an argument in float64.
+
+        Args:
+            node: that takes the argument.
+            argument: a number, or a node that does not depend on the input.
+
+        Raises:
+            UnsupportedLayerError: it is anything else.
+        """
         if isinstance(argument, fx.Node):
             if argument not in self.constants:
                 raise refusal(node, "it combines two activations in a way that has no Lipschitz constant")
             compute = self.constants[argument]
-            return lambda: _double(compute())
+            return lambda: as_double(compute())
         if isinstance(argument, (bool, int, float)):
             return partial(torch.tensor, float(argument), dtype=torch.float64)
         raise refusal(node, f"it takes a {type(argument).__name__}")
 
     def one_input(self, node: fx.Node, argument: object) -> Weight:
-        """A constant that broadcasts to one input: without the batch's dimension."""
+        """As :meth:`constant`, without the dimension of the batch, so that it broadcasts to one input."""
         compute = self.constant(node, argument)
         shape: tuple[int, ...] = argument.meta["val"].shape if isinstance(argument, fx.Node) else ()
         if len(shape) < len(node.meta["val"].shape):
@@ -120,7 +101,7 @@ class Graph:
         return lambda: compute().squeeze(0)
 
     def broadcast(self, node: fx.Node, value: int) -> int:
-        """The value, expanded to the node's shape."""
+        """Expand a value to the node's shape, where it has another; return the index of the result."""
         shape = tuple(node.meta["val"].shape[1:])
         if self.shape_of(value) == shape:
             return value
@@ -129,11 +110,11 @@ class Graph:
         return self.emit(node, Nonnegative(lambda x: x.expand(len(x), *shape)), value)
 
     def _fused(self, operation: Operation, sources: tuple[int, ...]) -> tuple[Operation, tuple[int, ...]]:
-        """Batch norm and the like folded into the layer before; the unfused one stays where others use it."""
+        """Fold a scaling, such as batch norm, into the layer before it; the layer's own link stays for other users."""
         first = next(iter(sources), 0)
         if not isinstance(operation, Scaling) or first == 0:
             return operation, sources
-        before = self.steps[first - 1]
+        before = self.links[first - 1]
         layer, scaling = before.operation, operation
         out = before.shape[-1] if isinstance(layer, Matrix) else before.shape[0]
         spatial = () if isinstance(layer, Matrix) else (1,) * (len(before.shape) - 1)
@@ -153,24 +134,17 @@ class Graph:
             return shift if scaling.bias is None else shift + scaling.bias()
 
         has_bias = layer.bias is not None or scaling.bias is not None
-        fused = _replace(layer, weight, bias if has_bias else None)
-        return fused, before.arguments
-
-
-def _replace(layer: Matrix | Convolution, weight: Weight, bias: Weight | None) -> Matrix | Convolution:
-    if isinstance(layer, Matrix):
-        return Matrix(weight, bias)
-    return Convolution(weight, bias, layer.padding, layer.stride, layer.dilation, layer.groups, circular=layer.circular)
+        return replace(layer, weight=weight, bias=bias if has_bias else None), before.arguments
 
 
 def layer_path(node: fx.Node) -> str:
-    """Path of the layer that a node belongs to, in the model."""
+    """Return the path, in the model, of the layer that a node belongs to."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0].partition("@")[0] if stack else ""
 
 
 def refusal(node: fx.Node, reason: str) -> UnsupportedLayerError:
-    """The error for a node: its layer's path and type, the operation, the reason, and what is supported."""
+    """Make the error for a node: its layer's path and type, the operation, the reason, and what is supported."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     kind = stack[-1][1] if stack else "module"
     kind = kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
@@ -178,63 +152,12 @@ def refusal(node: fx.Node, reason: str) -> UnsupportedLayerError:
         f"layer {layer_path(node) or 'model'!r} ({kind}, {str(node.target).removesuffix('.default')}) is not "
         f"supported: {reason}. Supported: linear and convolution layers, average and max pooling, batch norm in "
         "evaluation mode, reshaping, residual sums, elementwise activations, sorting, softmax, dropout in evaluation "
-        "mode; a layer of your own after cheaplip.lipschitz.reading.chain.register_layer"
+        "mode; a layer of your own after cheaplip.lipschitz.register_layer"
     )
 
 
-def export(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> torch.export.ExportedProgram:
-    """Trace the model in evaluation mode; restores its modes.
-
-    Raises:
-        UnsupportedLayerError: tracing failed; says why.
-    """
-    x = torch.zeros(BATCH, *shape, dtype=like.dtype, device=like.device)
-    with evaluation_mode(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about its internals
-        try:
-            program: torch.export.ExportedProgram = torch.export.export(model, (x,), strict=False)
-            functional: torch.export.ExportedProgram = program.run_decompositions({})
-            return functional
-        except Exception as error:  # torch.export fails with errors of many types, and with those of the model's code
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UnsupportedLayerError(
-                f"model ({type(model).__name__}) cannot be traced: {reason}. Expected a forward without control flow "
-                f"that depends on the input's values, for inputs of shape (B, {', '.join(map(str, shape))})"
-            ) from error
-
-
-def placeholders(program: torch.export.ExportedProgram, model: nn.Module) -> dict[str, Callable[[], Any]]:
-    """What each placeholder of the graph but the input stands for, read from the model when asked."""
-    signature = program.graph_signature
-    found: dict[str, Callable[[], Any]] = {}
-    for name, path in signature.inputs_to_parameters.items():
-        found[name] = partial(model.get_parameter, path)
-    for name, path in signature.inputs_to_buffers.items():
-        found[name] = partial(model.get_buffer, path)
-    for name, path in signature.inputs_to_lifted_tensor_constants.items():
-        found[name] = partial(program.constants.__getitem__, path)
-    return found
-
-
-def constant(node: fx.Node, known: dict[fx.Node, Callable[[], Any]]) -> Callable[[], Any]:
-    """A node that does not depend on the input: computed when asked for, floating-point tensors in float64."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        raise refusal(node, "it is random")
-
-    def compute() -> Any:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _double(known[n]()))
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
-
-    return compute
-
-
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
 def bind(node: fx.Node) -> dict[str, Any]:
-    """A node's arguments by name, defaults included."""
+    """Return a node's arguments by name, defaults included."""
     arguments = node.target._schema.arguments  # type: ignore[union-attr]
     given = {a.name: a.default_value for a in arguments if a.name not in node.kwargs}
     given.update((a.name, value) for a, value in zip(arguments, node.args, strict=False))
@@ -242,10 +165,15 @@ def bind(node: fx.Node) -> dict[str, Any]:
 
 
 def replay(node: fx.Node) -> Callable[[Tensor], Any]:
-    """The node as a function of its first argument; the others must be plain values."""
+    """Return the node as a function of its first argument; the others must be plain values."""
     for argument in (*node.args[1:], *node.kwargs.values()):
         if isinstance(argument, fx.Node):
             raise refusal(node, "its options are tensors")
     target, args, kwargs = node.target, node.args[1:], node.kwargs
     assert callable(target)
     return lambda x: target(x, *args, **kwargs)
+
+
+def as_double(value: Any) -> Any:
+    """Convert a floating-point tensor to float64; return anything else as it is."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

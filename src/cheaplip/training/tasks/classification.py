@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cheaplip.certificate import Certified
+from cheaplip.certificate import certified_predictions
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.modes import evaluation_mode
@@ -17,10 +17,10 @@ from cheaplip.robustness import accuracy, applicable, attack, check_classifier
 from cheaplip.training.order import check_order, read_radii
 from cheaplip.training.tasks.task import Certificate, Task, answers
 
-__all__ = ["Classification", "certify_inputs"]
+__all__ = ["Classification"]
 
 _WIDTH = 0.004  # error of the training accuracy at which λ moves at full speed, at most
-_BATCH = 250
+_BATCH = 250  # inputs certified at once, so that convolutional networks fit into memory
 _ROUNDING = 1e-9
 
 
@@ -95,7 +95,7 @@ class Classification(Task):
 
     def certificate(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
         """The accuracy at each ε, and a line for each input: index, label, prediction, radius (0: none)."""
-        prediction, radius = certify_inputs(model, x, b)
+        prediction, radius = certified_predictions(model, x, b, batch=_BATCH)
         correct = prediction == y
         figures = {str(float(epsilon)): float((correct & (radius > epsilon)).double().mean()) for epsilon in epsilons}
         file = io.StringIO()
@@ -120,12 +120,3 @@ class Classification(Task):
             given = answers(model, x).argmax(dim=1)
         counts = torch.bincount(y * outputs + given, minlength=outputs**2)
         return {"confusion": counts.reshape(outputs, outputs).tolist()}
-
-
-def certify_inputs(model: nn.Module, x: Tensor, b: Bracket) -> tuple[Tensor, Tensor]:
-    """Prediction and radius of each input, (N,) both."""
-    served = Certified(model, b)
-    with torch.no_grad():
-        parts = [served(part) for part in torch.split(x, _BATCH)]
-    prediction, radius = (torch.cat(part) for part in zip(*parts, strict=True))
-    return prediction, radius

@@ -1,4 +1,4 @@
-"""The LipSDP bound of a chain that is written out as matrices, with multipliers to train."""
+"""The LipSDP bound of a chain of dense layers, with multipliers to train: what ``LipschitzBound`` has for each part."""
 
 import math
 from collections.abc import Sequence
@@ -7,29 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.lipschitz.bounds import lipsdp
-from cheaplip.lipschitz.bounds.elimination import Elimination, Step, top_eigenvalue
+from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.bounds.layer import EliminatedLayer, top_eigenvalue
 from cheaplip.lipschitz.reading.chain import Chain
 
-__all__ = ["WrittenOut"]
+__all__ = ["TrainableLipSDP"]
 
 
-class WrittenOut:
-    r"""One elimination in float64, whose gradient is that of the largest eigenvalue.
+class TrainableLipSDP:
+    r"""The LipSDP bound of a chain, differentiable in its weights and its multipliers.
 
-    It comes from the one worst increment (z, h) of each layer (envelope theorem), so that the backward pass costs a few
-    products of matrices and vectors:
+    Each call is one elimination in float64. The gradient is that of the largest eigenvalue λ. By the envelope theorem,
+    the worst increment (z, h) of each layer is enough for it, so that the backward pass costs a few products of
+    matrices and vectors:
 
     .. math:: λ = \|W_L h_{L-1}\|^2 - 2 \sum_l (h_l - αz_l)^⊤ T_l (h_l - βz_l), \quad z_l = W_l h_{l-1},
 
     at fixed h_l; in layers with S at fixed v_l, with h = cz + rv and (h - αz)(h - βz) = r²(v² - z²), see
-    :mod:`cheaplip.lipschitz.bounds.elimination`.
+    :mod:`cheaplip.lipschitz.bounds.layer`.
 
     Args:
         chain: of affine maps and elementwise activations.
 
     Attributes:
-        log_multipliers: log T of each hidden layer, from the closed form at first.
-        restarts: how often they started again from it.
+        log_multipliers: log T of each hidden layer, at first from the closed form.
+        restarts: how often the multipliers became infeasible and were reset to the closed form.
 
     Raises:
         UnsupportedLayerError: the chain cannot be written out.
@@ -44,15 +46,15 @@ class WrittenOut:
         self.restarts = 0
 
     def __call__(self) -> Tensor:
-        """The bound: a float64 scalar on the chain's device; inf, without gradient, where nothing could be proved."""
+        """Compute the bound: a float64 scalar on the chain's device; inf, without gradient, where nothing is proved."""
         weights, slopes = self._chain.dense()
         problem = Elimination.of(weights, slopes, scaled=False)
-        steps = self._eliminated(problem)
-        gram = steps[-1].gram if steps else problem.gram
-        value = math.sqrt(top_eigenvalue(gram)) if len(steps) == len(problem.layers) else math.inf
+        eliminated = self._eliminated(problem)
+        gram = eliminated[-1].gram if eliminated else problem.gram
+        value = math.sqrt(top_eigenvalue(gram)) if len(eliminated) == len(problem.layers) else math.inf
         if not 0 < value < math.inf:
             return weights[-1].new_tensor(value)
-        smooth = self._lagrangian(problem, weights, steps, torch.linalg.eigh(gram)[1][:, -1:]).sqrt()
+        smooth = self._lagrangian(problem, weights, eliminated, torch.linalg.eigh(gram)[1][:, -1:]).sqrt()
         return smooth + (value - smooth).detach()
 
     @torch.no_grad()
@@ -69,25 +71,26 @@ class WrittenOut:
         for log, t in zip(self.log_multipliers, problem.ordered(multipliers), strict=True):
             log.copy_(t.log())
 
-    def _eliminated(self, problem: Elimination) -> list[Step]:
-        steps = problem.run(self._ordered(problem), rigorous=True)
-        if len(steps) < len(problem.layers):
+    def _eliminated(self, problem: Elimination) -> list[EliminatedLayer]:
+        """Eliminate the layers; where the multipliers are infeasible, reset them first."""
+        eliminated = problem.run(self._ordered(problem), rigorous=True)
+        if len(eliminated) < len(problem.layers):
             self.restarts += 1
             self._set(problem, lipsdp.first_guess(problem))
-            steps = problem.run(self._ordered(problem), rigorous=True)
-        return steps
+            eliminated = problem.run(self._ordered(problem), rigorous=True)
+        return eliminated
 
     def _lagrangian(
-        self, problem: Elimination, weights: Sequence[Tensor], steps: Sequence[Step], top: Tensor
+        self, problem: Elimination, weights: Sequence[Tensor], eliminated: Sequence[EliminatedLayer], top: Tensor
     ) -> Tensor:
-        """λ as a function of weights and multipliers at the worst increments, starting where elimination ends."""
+        """Compute λ as a function of weights and multipliers, from the worst increments; ``top`` is the last one."""
         matrices = [weight.mT for weight in reversed(weights)] if problem.forward else list(weights)
         logs = self.log_multipliers[::-1] if problem.forward else self.log_multipliers
         h = problem.lifted(top).squeeze(1).to(weights[0])
         value = h.new_zeros(())
-        for matrix, log, step in zip(matrices[:-1], logs, reversed(steps), strict=True):
-            layer, worst = step.layer, step.worst(top).squeeze(1)
-            top, z, t = step.respond(top), matrix @ h, log.exp()
+        for matrix, log, done in zip(matrices[:-1], logs, reversed(eliminated), strict=True):
+            layer, worst = done.layer, done.worst(top).squeeze(1)
+            top, z, t = done.respond(top), matrix @ h, log.exp()
             if layer.loose is None:
                 h = worst.to(z)
                 value = value - 2 * (t * (h - layer.low.to(z) * z) * (h - layer.high.to(z) * z)).sum()

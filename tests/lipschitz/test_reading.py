@@ -1,4 +1,4 @@
-"""The chain: every supported layer is read as what it computes; all else is refused by path and type."""
+"""Reading a model: every supported layer is read as what it computes; all else is refused by path and type."""
 
 import copy
 import functools
@@ -8,16 +8,14 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
 from cheaplip import UnsupportedLayerError
 from cheaplip.lipschitz import read, register_layer
-from cheaplip.lipschitz.bounds.propagation import enclose, norm_product
-from cheaplip.lipschitz.reading import activations
-from cheaplip.lipschitz.reading import chain as chain_module
+from cheaplip.lipschitz.bounds.products import norm_product
+from cheaplip.lipschitz.bounds.ranges import enclose
+from cheaplip.lipschitz.reading.layers import registered
 from networks import Apply, Block, GroupSort, MaxMin, Normalise, settled
 
 
@@ -326,7 +324,7 @@ class Rotate(nn.Module):
 
 
 def test_a_registered_layer_is_bounded_by_its_own_constant(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     model = nn.Sequential(nn.Linear(4, 4), Rotate(), nn.Linear(4, 2)).eval()
     with pytest.raises(UnsupportedLayerError, match=r"^layer '1' \(Rotate, "):
         read(model, VECTOR)
@@ -340,18 +338,18 @@ def test_a_registered_layer_is_bounded_by_its_own_constant(monkeypatch):
 
 
 def test_a_registered_layer_may_be_called_twice(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     register_layer(MaxMin, lambda layer: 1.0)
     shared = MaxMin()
     model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared).eval()
     chain = read(model, VECTOR)
-    assert [type(step.operation).__name__ for step in chain.steps] == ["Matrix", "Contraction"] * 2
+    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "Contraction"] * 2
     x = inputs(VECTOR)
     torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
 
 
 def test_a_registered_bound_that_is_no_number_is_refused(monkeypatch):
-    monkeypatch.setattr(chain_module, "_REGISTERED", {})
+    monkeypatch.setattr(registered, "_REGISTERED", {})
     register_layer(Rotate, lambda layer: math.nan)
     with pytest.raises(ValueError, match=r"^layer '0': expected a registered bound of 0 or more in norm 2, got nan$"):
         norm_product(read(nn.Sequential(Rotate()), VECTOR))
@@ -367,58 +365,3 @@ def test_reading_leaves_the_model_as_it_was():
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
-
-
-ACTIVATIONS = {
-    "relu": (activations.RELU, (0, 1)),
-    "leaky relu": (activations.leaky_relu(0.1), (0.1, 1)),
-    "abs": (activations.ABSOLUTE, (-1, 1)),
-    "hardtanh": (activations.hardtanh(-1.0, 2.0), (0, 1)),
-    "sigmoid": (activations.SIGMOID, (0, 0.25)),
-    "tanh": (activations.TANH, (0, 1)),
-    "softplus": (activations.softplus(1.5, 20.0), (0, 1)),
-    "elu": (activations.elu(1.0), (0, 1)),
-    "steep elu": (activations.elu(2.0), (0, 2)),
-    "falling elu": (activations.elu(-0.5), (-0.5, 1)),
-    "gelu": (activations.gelu(), (-0.128904145185171, 1.128904145185171)),
-    "gelu by tanh": (activations.gelu(approximate="tanh"), (-0.128993068658772, 1.128993068658772)),
-    "silu": (activations.SILU, (-0.099839320128867, 1.099839320128867)),
-}
-every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
-
-
-@every_activation
-def test_slope_ranges_to_twelve_digits(name):
-    activation, expected = ACTIVATIONS[name]
-    assert activation.slopes == pytest.approx(expected, abs=1e-12)
-
-
-@every_activation
-def test_derivatives_fill_the_range_and_never_leave_it(name):
-    activation, (low, high) = ACTIVATIONS[name]
-    x = torch.cat([torch.linspace(-40, 40, 400_001, dtype=torch.float64), torch.tensor([-1e-9, 1e-9]).double()])
-    x.requires_grad_()
-    (slopes,) = torch.autograd.grad(activation.function(x).sum(), x)
-    assert float(slopes.min()) >= low - 1e-12
-    assert float(slopes.max()) <= high + 1e-12
-    assert float(slopes.min()) == pytest.approx(low, abs=1e-6)
-    assert float(slopes.max()) == pytest.approx(high, abs=1e-6)
-
-
-@every_activation
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(a=st.floats(-12, 12), b=st.floats(-12, 12))
-def test_slopes_and_values_between_two_inputs(name, a, b):
-    activation, _ = ACTIVATIONS[name]
-    low, high = (torch.tensor([end], dtype=torch.float64) for end in sorted((a, b)))
-    least, most = activation.slopes_between(low, high)
-    below, above = activation.values_between(low, high)
-    x = low + (high - low) * torch.linspace(0, 1, 400, dtype=torch.float64)
-    y = activation.function(x)
-    assert bool((below <= y).all() & (y <= above).all())
-    apart = x.diff() > 1e-7
-    slopes = (y.diff() / x.diff())[apart]
-    assert bool((least - 1e-7 <= slopes).all() & (slopes <= most + 1e-7).all())
-    assert (
-        float(above - below) <= float(y.max() - y.min()) + 1e-2 * float(high - low) + 1e-12
-    )  # and no wider than it is

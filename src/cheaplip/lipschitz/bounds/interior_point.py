@@ -1,13 +1,14 @@
-r"""The optimum of LipSDP-Neuron by Newton's method on a barrier, for networks of up to about a thousand neurons.
+r"""The best multipliers by an interior-point method, for networks of up to about a thousand neurons.
 
 With hidden increments h = cz + rv, everything is linear in x and the v of all neurons together: z = ζ (x, v) for rows
-ζ, and the output's increment is Y (x, v). The best multipliers solve
+ζ, and the output's increment is Y (x, v). The best multipliers of LipSDP-Neuron solve
 
 .. math:: \min λ \quad\text{such that}\quad F(λ, s) = λE_0 + \sum_i s_i (e_i e_i^⊤ - ζ_i ζ_i^⊤) - Y^⊤Y ≽ 0.
 
 Its matrices have rank 2, so gradient and Hessian of −log det F are entries of F⁻¹, F⁻¹Zᵀ and ZF⁻¹Zᵀ and of their
-squares: one Newton step costs a few products of matrices of F's size, where a solver for any semidefinite program pays
-for the square of that. Nothing here has to be exact: what comes out is only where elimination then starts.
+squares: a Newton step costs a few products of matrices of F's size, while a solver for general semidefinite programs
+needs matrices of the square of that size. Nothing here has to be exact: the bound is computed from the multipliers
+afterwards, by elimination.
 
 Reference:
     Fazlyab et al. 2019; Boyd and Vandenberghe 2004, section 11.3; Benson, Ye and Zhang 2000 (low-rank data matrices).
@@ -20,38 +21,39 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cheaplip.lipschitz.bounds.elimination import Elimination, top_eigenvalue
+from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.bounds.layer import top_eigenvalue
 
 __all__ = ["follow_path", "size"]
 
 _CENTERED = 1.0  # Newton decrement, squared, below which the barrier weight shrinks
-_STEPS = 300
+_ITERATIONS = 300
 
 
 def size(problem: Elimination) -> int:
-    """Dimension of F."""
+    """Return the dimension of F."""
     return problem.layers[-1].weight.shape[1] + sum(int((layer.radius > 0).sum()) for layer in problem.layers)
 
 
 def follow_path(problem: Elimination, start: Sequence[Tensor], *, accuracy: float, deadline: float) -> list[Tensor]:
-    """Multipliers whose bound is within ``accuracy``, relatively, of the optimum; less so if the deadline comes first.
+    """Follow the central path to multipliers whose bound is within ``accuracy`` of the optimum, relatively.
 
     Args:
         problem: the network.
         start: feasible multipliers, in the order of elimination.
         accuracy: of the bound of Lip.
-        deadline: as ``time.monotonic()`` counts.
+        deadline: on the clock of ``time.monotonic()``; the best multipliers by then are returned.
 
     Returns:
         Multipliers in the order of elimination; ``start`` if no better ones are found.
     """
-    steps = problem.run(start)
-    if len(steps) < len(problem.layers):
+    eliminated = problem.run(start)
+    if len(eliminated) < len(problem.layers):
         return list(start)
     loose = [layer.radius.nonzero().flatten() for layer in problem.layers]
     scales = [2 * layer.radius[at].square() for layer, at in zip(problem.layers, loose, strict=True)]
     s = torch.cat([scale * t[at] for scale, t, at in zip(scales, start, loose, strict=True)][::-1])
-    lam = top_eigenvalue(steps[-1].gram)
+    lam = top_eigenvalue(eliminated[-1].gram)
     if not (len(s) and 0 < lam < math.inf):
         return list(start)
     z, y = _responses(problem, loose)
@@ -64,7 +66,7 @@ def follow_path(problem: Elimination, start: Sequence[Tensor], *, accuracy: floa
 
 
 def _responses(problem: Elimination, loose: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Z, whose rows are the ζ of the neurons with r > 0, and Y: from inputs to outputs, in columns (x, v)."""
+    """Return Z, whose rows are the ζ of the neurons with r > 0, and Y, with columns (x, v)."""
     at = problem.layers[-1].weight.shape[1]
     state = problem.first.new_zeros(at, at + sum(len(some) for some in loose))
     state.diagonal().fill_(1)
@@ -79,6 +81,7 @@ def _responses(problem: Elimination, loose: Sequence[Tensor]) -> tuple[Tensor, T
 
 
 def _minimise(z: Tensor, y: Tensor, s: Tensor, lam: float, gap: float, deadline: float) -> Tensor:
+    """Minimise λ over (λ, s) with F ≽ 0 by Newton's method on a log-det barrier; return s."""
     n = z.shape[1]
     n_in = n - len(s)
     outer = y.mT @ y
@@ -93,7 +96,7 @@ def _minimise(z: Tensor, y: Tensor, s: Tensor, lam: float, gap: float, deadline:
     if failed:
         return s
     weight, centering = lam / n, 0
-    for _ in range(_STEPS):
+    for _ in range(_ITERATIONS):
         if time.monotonic() > deadline:
             break
         move, decrement = _newton(z, torch.cholesky_inverse(factor), s, lam, weight)
@@ -120,7 +123,7 @@ def _minimise(z: Tensor, y: Tensor, s: Tensor, lam: float, gap: float, deadline:
 
 
 def _newton(z: Tensor, inverse: Tensor, s: Tensor, lam: float, weight: float) -> tuple[Tensor, float]:
-    """Newton's step of λ/weight − log det F in units of (s, λ), and the decrement squared."""
+    """Return Newton's step for λ/weight − log det F, in units of (s, λ), and the decrement squared."""
     n_in = len(inverse) - len(s)
     mixed = inverse @ z.mT
     both = z @ mixed
@@ -143,7 +146,7 @@ def _newton(z: Tensor, inverse: Tensor, s: Tensor, lam: float, weight: float) ->
 
 
 def _line_search(eigenvalues: Tensor, slope: float) -> float:
-    """The a > 0 that minimises a·slope − Σ log(1 + aσ) over the eigenvalues σ, to 1 %."""
+    """Find the a > 0 that minimises a·slope − Σ log(1 + aσ) over the eigenvalues σ, to 1 %."""
     lowest = float(eigenvalues[0])
     end = 0.99 / -lowest if lowest < 0 else 1e3
     length = min(1.0, end / 2)

@@ -1,0 +1,76 @@
+"""Nonlinear maps: elementwise activations, and maps of which only the Lipschitz constant is known."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cheaplip.lipschitz.reading.operations.activations import Activation
+from cheaplip.lipschitz.reading.operations.interval import Interval
+from cheaplip.lipschitz.rounding import UP
+
+__all__ = ["Contraction", "Elementwise"]
+
+_FUNCTION_ERROR = 1e-13  # of a function such as softmax evaluated in float64, relative to 1 + |value|
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """φ of every entry."""
+
+    activation: Activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.activation.function(x)
+
+    def lipschitz(self, norm: float, shape: tuple[int, ...]) -> float:
+        """Return the steepest slope: the Lipschitz constant in every norm."""
+        return max(map(abs, self.activation.slopes))
+
+    def interval(self, x: Interval) -> Interval:
+        """Enclose the values of φ between the ends."""
+        return self.activation.values_between(*x)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A map that is neither affine nor elementwise, with its Lipschitz constants.
+
+    Attributes:
+        function: the map.
+        constants: by norm, a function from the input's shape to the Lipschitz constant; a norm that is missing is not
+            known.
+        kind: its name in messages, such as "max pooling".
+        monotone: whether each output grows with each input.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    constants: Mapping[float, Callable[[tuple[int, ...]], float]]
+    kind: str
+    monotone: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def lipschitz(self, norm: float, shape: tuple[int, ...]) -> float:
+        """Return the known constant, or inf."""
+        constant = self.constants.get(norm)
+        return math.inf if constant is None else constant(shape)
+
+    def interval(self, x: Interval) -> Interval:
+        """Enclose the values: between those of the ends of a monotone map, else within Lip · radius of the centre's.
+
+        Infinite where the constant in norm inf is not known.
+        """
+        low, high = x
+        if self.monotone:
+            return self.function(low), self.function(high)
+        constant = self.constants.get(math.inf)
+        middle = self.function((low + high) / 2)
+        if constant is None:
+            return torch.full_like(middle, -math.inf), torch.full_like(middle, math.inf)
+        radius = ((high - low) / 2).flatten(1).amax(dim=1).reshape(-1, *[1] * (middle.dim() - 1))
+        reach = constant(tuple(low.shape[1:])) * radius * UP + _FUNCTION_ERROR * (1 + middle.abs())
+        return middle - reach, middle + reach
