@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from cheaplip.modes import Model
+from cheaplip.model import Model
 
 __all__ = ["average", "own", "rank", "ranks", "replace_", "steepest", "union", "unwrapped", "without_broadcast"]
 

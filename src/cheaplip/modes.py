@@ -10,18 +10,15 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from cheaplip.errors import BatchDependentLayerError
+from cheaplip.model import Model
 
 __all__ = [
-    "Model",
     "check_independent_rows",
     "dropout_off",
     "evaluation_mode",
     "has_dropout",
     "refuse_batch_dependent_layers",
 ]
-
-Model = nn.Module | Callable[[Tensor], Tensor]
-"""A module, or any function, with one tensor in and one out."""
 
 _SUSPECTS = (_BatchNorm, _InstanceNorm, nn.MultiheadAttention, nn.RNNBase, _DropoutNd)
 

@@ -17,7 +17,8 @@ from torch.random import fork_rng
 
 from cheaplip.domain import Box
 from cheaplip.errors import CheaplipWarning
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 from cheaplip.quotient import at_least_float32, distance
 
 __all__ = ["ATTACKS", "AttackResult", "accuracy", "applicable", "attack", "check_classifier"]

@@ -17,7 +17,8 @@ from cheaplip.lipschitz.bounds.upper import METHODS, Upper, pair_bounds, upper_b
 from cheaplip.lipschitz.reading.chain import Chain, check_chain_norm, read
 from cheaplip.lipschitz.search.lower import check_budget, largest_quotient
 from cheaplip.lipschitz.search.switching import switches
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 
 __all__ = ["Bracket", "bracket", "pairwise"]
 

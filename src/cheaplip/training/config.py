@@ -13,7 +13,7 @@ from cheaplip.clip import Aggregate
 from cheaplip.data.scaling import Scaling
 from cheaplip.discrepancy import Rule
 from cheaplip.errors import ConfigError
-from cheaplip.pairs import Start, Step
+from cheaplip.pairs import Climb, Start
 from cheaplip.training.methods import METHODS
 from cheaplip.training.models import Activation, FinalActivation
 from cheaplip.training.tasks import TASKS
@@ -85,7 +85,7 @@ class TrainConfig:
     """size of the Lipschitz training set"""
     start: Start = "noise"
     """where pairs start"""
-    step: Step = "power"
+    step: Climb = "power"
     """how pairs climb; quotient is the paper's"""
     step_size: float | None = None
     """length of a climb, see PairSet"""
@@ -137,7 +137,7 @@ class TrainConfig:
             ("final_activation", FinalActivation),
             ("rule", Rule),
             ("start", Start),
-            ("step", Step),
+            ("step", Climb),
             ("activation", Activation),
             ("aggregate", Aggregate),
             ("scaling", Scaling),

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from cheaplip.domain import Domain
 from cheaplip.lipschitz.search.steepest import Budget, steepest_points
 from cheaplip.lipschitz.search.switching import Switches
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import Norm, distance, quotient
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.search.switching import FEW, Switches, nearest_switch
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import distance
 
