@@ -1,6 +1,7 @@
 """The discrepancy principle: λ rises while the target is met and falls while it is missed."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -8,10 +9,13 @@ from torch import Tensor, nn
 
 from cheaplip.distributed import average
 
-__all__ = ["DiscrepancyPrinciple", "Mode", "Rule"]
+__all__ = ["DiscrepancyPrinciple", "MetricMode", "Rule"]
 
-Mode = Literal["max", "min"]
+MetricMode = Literal["max", "min"]
+"""Whether a metric is better the larger it is (an accuracy) or the smaller it is (a loss)."""
+
 Rule = Literal["multiplicative", "additive"]
+"""How λ moves: by a factor, or by a summand."""
 
 _PATIENCE = 3.0  # factor of the damping until the target is first met: a young network improves slowly
 
@@ -19,37 +23,43 @@ _PATIENCE = 3.0  # factor of the damping until the target is first met: a young 
 class DiscrepancyPrinciple:
     r"""Steers the weight ``lam`` of a penalty so that a metric meets its target.
 
-    Used like a learning-rate scheduler: call :meth:`step` with the batch's accuracy at every step, or with the
-    epoch's at every epoch (then with ``smoothing=0`` and a ``rate`` near 0.5). While the metric is better than the
-    target λ rises, while it is worse λ falls.
+    Use it like a learning-rate scheduler: call :meth:`step` with the batch's accuracy after every training step, or
+    with the epoch's accuracy after every epoch (then with ``smoothing=0`` and a ``rate`` near 0.5). While the metric is
+    better than the target, λ rises; while it is worse, λ falls.
 
-    The multiplicative rule moves log λ by ``rate`` times the error in units of ``width``, at most ``rate``, on a
-    moving average of the metric. It does not wind up: while the average is heading for the target anyway, and its
-    trend would close the gap, λ waits (and waits longer before the target is first met). The additive rule is the
-    paper's: λ ± ``rate``.
+    The multiplicative rule looks at two numbers: the *error*, which is how much better than the target the moving
+    average of the metric is, and the *trend*, which is how fast that average is improving. It changes log λ by
+    ``rate`` times the error in units of ``width``, and by ``rate`` at most. While the trend is about to close the gap
+    to the target, λ waits; before the target is first met, it waits longer. Without this waiting, λ would overshoot.
 
-    Where a lazy penalty (:class:`CLIP` with ``every`` above 1) will not look at λ before the next metric comes, metrics
-    are only collected: when λ is needed again, it moves by their mean, as far as it would have moved in as many steps.
+    The additive rule is the paper's: λ + ``rate`` if the metric is better than the target, λ − ``rate`` otherwise.
+
+    A lazy penalty (:class:`CLIP` with ``every`` above 1) uses λ only at some of its calls. The metrics of the steps
+    between are collected. Before λ is used again, it moves by their mean, as far as it would have moved in as many
+    steps.
 
     Args:
         penalty: any module with a scalar buffer ``lam``, such as :class:`CLIP`.
         target: the metric's target; an accuracy in (0, 1) with ``mode="max"``, a positive loss with ``mode="min"``.
-        mode: ``"max"``: met from above (accuracy); ``"min"``: met from below (a loss: Morozov's principle).
+        mode: ``"max"`` if the target is met from above (an accuracy), ``"min"`` if it is met from below (a loss, as in
+            Morozov's principle).
         rule: ``"multiplicative"`` or ``"additive"``.
         rate: largest change of log λ in a step (multiplicative), or of λ (additive).
         smoothing: weight of the past in the metric's moving average, in [0, 1). None: 0.99; 0 for the additive rule.
         width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
             between the target and a perfect metric.
-        gain: how strongly log λ also follows the error itself, in units of ``width`` and up to two of them, once the
-            target has been met; 0 leaves the accumulated part alone.
-        damping: how far the trend is extrapolated, in units of the moving average's memory; 0 switches it off.
-        warmup: steps at the start during which λ is held.
-        reluctance: how much slower than by ``rate`` λ falls until the target is first met, 1 or more (multiplicative
-            rule): where plain training takes long to meet it, that is not λ's doing.
-        bounds: smallest and largest λ.
+        gain: change of log λ for an error of one ``width``, on top of the change that accumulates from step to step,
+            and taken back when the error vanishes. It acts for errors up to two widths, once the target has been met
+            (multiplicative rule); 0 switches it off.
+        damping: how far ahead the trend is extrapolated, in units of the moving average's memory; 0 switches the
+            waiting off.
+        warmup: number of steps at the start during which λ is held.
+        reluctance: factor by which λ falls more slowly until the target is first met, at least 1 (multiplicative
+            rule). Training without a penalty may take long to meet the target, too: λ is not what is in its way.
+        bounds: smallest and largest λ. None: (1e-4, 1e4); (0, inf) for the additive rule.
 
     Raises:
-        ValueError: an option is out of range, or λ cannot move from where it stands.
+        ValueError: an option is out of range, or λ is 0 and the multiplicative rule could never move it.
         TypeError: ``penalty`` has no buffer ``lam``.
 
     Reference:
@@ -70,7 +80,7 @@ class DiscrepancyPrinciple:
         penalty: nn.Module,
         target: float,
         *,
-        mode: Mode = "max",
+        mode: MetricMode = "max",
         rule: Rule = "multiplicative",
         rate: float = 0.01,
         smoothing: float | None = None,
@@ -87,7 +97,7 @@ class DiscrepancyPrinciple:
                 "penalty: expected a module with a scalar buffer 'lam', such as cheaplip.CLIP, "
                 f"got {type(penalty).__name__}"
             )
-        for name, value, kinds in (("mode", mode, get_args(Mode)), ("rule", rule, get_args(Rule))):
+        for name, value, kinds in (("mode", mode, get_args(MetricMode)), ("rule", rule, get_args(Rule))):
             if value not in kinds:
                 raise ValueError(f"{name}: expected one of {', '.join(kinds)}, got {value!r}")
         if mode == "max" and not 0 < target < 1:
@@ -119,7 +129,7 @@ class DiscrepancyPrinciple:
             )
         self.penalty = penalty
         self.target = target
-        self.mode: Mode = mode
+        self.mode: MetricMode = mode
         self.rule: Rule = rule
         self.rate = rate
         self.smoothing = smoothing
@@ -129,126 +139,165 @@ class DiscrepancyPrinciple:
         self.warmup = warmup
         self.reluctance = reluctance
         self.bounds = bounds
-        starts = {"steps": 0.0, "lean": 0.0, "sum": 0.0, "collected": 0.0}
-        self._state = {name: torch.full_like(lam, start) for name, start in starts.items()}
-        self._state["averages"] = lam.new_full((2,), target)  # the metric's, and one of twice the memory
-        self._state["met"] = torch.zeros_like(lam, dtype=torch.bool)
-        self._calls = 0  # of the penalty, when it was last asked
-        # numbers as tensors cost an operation less each
-        sign = 1.0 if mode == "max" else -1.0
-        self._constants = {
-            name: torch.tensor(number, dtype=lam.dtype, device=lam.device)
-            for name, number in {
-                "pasts": [smoothing, (1 + smoothing) / 2],
-                "signs": [[sign, 0.0], [sign, -sign]],  # error and trend, of the two averages
-                "offsets": [-sign * target, 0.0],
-                "damping": damping,
-                "patience": _PATIENCE * damping,
-                "up": rate,
-                "down": -rate,
-                "nothing": 0.0,
-                "one": 1.0,
-            }.items()
-        }
+        self._memory = _Memory(
+            steps=torch.zeros_like(lam),
+            sum=torch.zeros_like(lam),
+            collected=torch.zeros_like(lam),
+            averages=lam.new_full((2,), target),
+            met=torch.zeros_like(lam, dtype=torch.bool),
+            lean=torch.zeros_like(lam),
+        )
+        self._one, self._pasts = self._constants(lam)
+        self._calls = 0  # of the penalty, when step() was last called
 
     @property
     def average(self) -> Tensor:
         """The metric's moving average, a scalar on the penalty's device."""
-        return self._state["averages"][0]
+        return self._memory.averages[0]
 
     def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
-        """Take the metric of a step or an epoch and move λ; a tensor costs no synchronisation.
+        """Take in the metric of a step or an epoch, and move λ.
+
+        A metric that is a tensor stays on its device: the host does not wait for its value.
 
         Args:
-            metric: accuracy or loss; its mean over ranks counts under ``torch.distributed``.
-            pace: how fast the model learns now, such as the learning rate over its peak. λ moves in proportion: when
-                the model answers slowly, a λ that kept its pace would overshoot.
+            metric: accuracy or loss. Under ``torch.distributed`` every rank passes its own, and their mean counts.
+            pace: how fast the model learns now, such as the learning rate over its largest value. λ moves in
+                proportion: a λ that moved as fast as before would overshoot while the model changes slowly.
 
         Raises:
             ValueError: a metric given as a number is not finite.
         """
-        lam, total, count = self.penalty.lam, self._state["sum"], self._state["collected"]
+        lam = self.penalty.lam
         assert isinstance(lam, Tensor)
         if isinstance(metric, Tensor):
-            metric = metric.detach()
-        elif not math.isfinite(metric):
+            value = metric.detach().to(lam.device, lam.dtype, non_blocking=True)
+        elif math.isfinite(metric):
+            value = torch.tensor(metric, dtype=lam.dtype, device=lam.device)
+        else:
             raise ValueError(f"metric: expected a finite number, got {metric}")
-        if lam.device != total.device or lam.dtype != total.dtype:
-            self._follow(lam)
-            total, count = self._state["sum"], self._state["collected"]
-        value = torch.as_tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
-        total.add_(average(value))
-        count.add_(self._constants["one"])
+        memory = self._memory
+        if lam.device != memory.sum.device or lam.dtype != memory.sum.dtype:
+            memory = self._memory = memory.to(lam)
+            self._one, self._pasts = self._constants(lam)
+        memory.sum.add_(average(value))
+        memory.collected.add_(self._one)
         if not self._can_wait():
-            self._move(lam, total, count, pace)
-
-    @torch.no_grad()
-    def _move(self, lam: Tensor, total: Tensor, count: Tensor, pace: float) -> None:
-        """Move λ by the mean of the metrics collected."""
-        state, constants = self._state, self._constants
-        steps, averages = state["steps"], state["averages"]
-        value, largest = total / count, torch.finfo(lam.dtype).max
-        sound = value == value.clamp(-largest, largest)  # an overflowed step says nothing
-        value, fresh = torch.where(sound, value, averages[0]), count / steps.add_(count)
-        averages.lerp_(value, torch.maximum(fresh, 1 - constants["pasts"].pow(count)))
-        error, trend = torch.addmv(constants["offsets"], constants["signs"], averages).unbind()
-        if self.rule == "additive":
-            change, speed = torch.where(error > constants["nothing"], constants["up"], constants["down"]), 1.0
-        else:
-            state["met"].logical_or_(error >= constants["nothing"])
-            ahead = torch.addcmul(error, trend, torch.where(state["met"], constants["damping"], constants["patience"]))
-            low, high = error.clamp(-self.width, 0.0), error.clamp(0.0, self.width)
-            change, speed = ahead.clamp(low, high), self.rate / self.width  # a gap that the trend closes is no gap
-            if self.reluctance > 1:
-                change = torch.where(state["met"], change, change / self.reluctance)
-            if self.gain > 0:
-                live = state["met"] if self.warmup == 0 else state["met"].logical_and(steps > self.warmup)
-                lean = error.clamp(-2 * self.width, 2 * self.width).where(live, constants["nothing"])
-                lam.mul_(((lean - state["lean"]) * (self.gain / self.width)).exp())
-                state["lean"].copy_(lean)
-        if self.warmup > 0:
-            change = torch.where(steps > self.warmup, change, constants["nothing"])
-        if torch.compiler.is_compiling():
-            change = change * pace  # a number that changes from step to step must not be part of a graph
-        else:
-            speed *= pace
-        if self.rule == "additive":
-            lam.addcmul_(change, count, value=speed)
-        else:
-            lam.mul_(torch.addcmul(constants["nothing"], change, count, value=speed).exp())
-        lam.clamp_(*self.bounds)
-        total.zero_()
-        count.zero_()
+            self._move_(lam, pace)
 
     def _can_wait(self) -> bool:
         """Whether the penalty leaves λ alone until the next metric, if metrics keep coming with each of its calls."""
         due = getattr(self.penalty, "due", True)
-        if torch.compiler.is_compiling():  # a count of calls is none of a graph's business
+        if torch.compiler.is_compiling():  # a graph cannot count calls
             return not due
         before, self._calls = self._calls, getattr(self.penalty, "calls", 0)
         return not due and self._calls == before + 1
 
+    @torch.no_grad()
+    def _move_(self, lam: Tensor, pace: float) -> None:
+        """Move λ by the mean of the metrics collected, as far as in ``collected`` steps."""
+        memory = self._memory
+        count = memory.collected
+        error, trend = self._error_and_trend(memory.sum / count, count)
+        if self.rule == "additive":
+            change = torch.full_like(error, -self.rate).masked_fill_(error > 0, self.rate)
+        else:
+            memory.met.logical_or_(error >= 0)
+            change = self._multiplicative_change(error, trend)
+            if self.gain > 0:
+                self._follow_error_(lam, error)
+        if self.warmup > 0:
+            change = change.masked_fill(memory.steps <= self.warmup, 0.0)
+        if self.rule == "additive":
+            lam.addcmul_(change * pace, count)
+        else:
+            lam.mul_((self.rate / self.width * pace * change * count).exp())
+        lam.clamp_(*self.bounds)
+        memory.sum.zero_()
+        count.zero_()
+
+    def _error_and_trend(self, metric: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the mean of ``count`` metrics into the moving averages.
+
+        Returns:
+            error: how much better than the target the metric's average is; negative where it is worse.
+            trend: how much better than the longer average it is; negative where the metric is getting worse.
+        """
+        memory = self._memory
+        averages, largest = memory.averages, torch.finfo(metric.dtype).max
+        finite = metric == metric.clamp(-largest, largest)  # an overflowed step says nothing; NaN equals nothing
+        metric = torch.where(finite, metric, averages[0])
+        share = count / memory.steps.add_(count)  # of the new metrics in a plain mean, with which both averages start
+        averages.lerp_(metric, torch.maximum(share, 1 - self._pasts.pow(count)))
+        short, long = averages.unbind()
+        if self.mode == "max":
+            return short - self.target, short - long
+        return self.target - short, long - short
+
+    def _multiplicative_change(self, error: Tensor, trend: Tensor) -> Tensor:
+        """The error that log λ is to follow, at most ``width`` in size; 0 while the trend is about to close the gap."""
+        met = self._memory.met
+        horizon = torch.full_like(trend, _PATIENCE * self.damping).masked_fill_(met, self.damping)
+        ahead = torch.addcmul(error, trend, horizon)  # error + trend · horizon
+        change = ahead.clamp(error.clamp(-self.width, 0.0), error.clamp(0.0, self.width))
+        return torch.where(met, change, change / self.reluctance) if self.reluctance > 1 else change
+
+    def _follow_error_(self, lam: Tensor, error: Tensor) -> None:
+        """Let log λ lean with the error itself, once the target has been met."""
+        memory = self._memory
+        live = memory.met if self.warmup == 0 else memory.met.logical_and(memory.steps > self.warmup)
+        lean = error.clamp(-2 * self.width, 2 * self.width).masked_fill(~live, 0.0)
+        lam.mul_(((lean - memory.lean) * (self.gain / self.width)).exp())
+        memory.lean.copy_(lean)
+
+    def _constants(self, lam: Tensor) -> tuple[Tensor, Tensor]:
+        """1, and the weights of the past in the two moving averages, (2,): the second forgets half as fast."""
+        # A waiting step of 8 µs adds 1 to a count: 1.1 µs if it is a tensor, 2.8 µs if it is a number.
+        return torch.ones_like(lam), lam.new_tensor([self.smoothing, (1 + self.smoothing) / 2])
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes, in scalars and two averages (λ itself is the penalty's)."""
-        state = {name: value.clone() for name, value in self._state.items()}
+        """Everything that changes, as tensors. λ itself is not among them: it is the penalty's."""
+        state = {name: value.clone() for name, value in vars(self._memory).items()}
         return {**state, "steps": state["steps"].long(), "calls": torch.tensor(self._calls)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: something is missing, as in the state of another version.
+            ValueError: an entry is missing.
         """
-        if missing := sorted({*self._state, "calls"} - state.keys()):
+        memory = vars(self._memory)
+        if missing := sorted({*memory, "calls"} - state.keys()):
             raise ValueError(
-                f"expected the state of a DiscrepancyPrinciple of this version: {', '.join(missing)} missing"
+                f"state: expected what DiscrepancyPrinciple.state_dict() returns, got one without {', '.join(missing)}"
             )
-        for name, value in self._state.items():
+        for name, value in memory.items():
             value.copy_(state[name])
         self._calls = int(state["calls"])
 
-    def _follow(self, lam: Tensor) -> None:
-        """Keep numbers where λ is, and of its type."""
-        for name, value in self._state.items():
-            self._state[name] = value.to(lam.device) if name == "met" else value.to(lam)
-        self._constants = {name: value.to(lam) for name, value in self._constants.items()}
+
+@dataclass
+class _Memory:
+    """What the controller remembers from step to step, on λ's device; checkpoints use the same names.
+
+    Attributes:
+        steps: number of metrics taken in.
+        sum: of the metrics collected since λ last moved.
+        collected: how many they are.
+        averages: (2,), moving averages of the metric; the second has twice the memory of the first.
+        met: bool, whether the target has been met.
+        lean: the error that log λ leans with now, where there is a gain.
+    """
+
+    steps: Tensor
+    sum: Tensor
+    collected: Tensor
+    averages: Tensor
+    met: Tensor
+    lean: Tensor
+
+    def to(self, lam: Tensor) -> "_Memory":
+        """On the device of λ, and all but ``met`` in its type."""
+        return _Memory(
+            **{name: value.to(lam.device, None if name == "met" else lam.dtype) for name, value in vars(self).items()}
+        )

@@ -1,8 +1,8 @@
-r"""Many processes: every rank holds its own pairs, and the penalty is that of the union of all ranks' pairs.
+r"""Training in several processes: every rank holds pairs of its own, and the penalty is that of all pairs together.
 
-Everything here is the identity in one process. In several, of the default group of ``torch.distributed``, calls are
-collective: every rank makes the same ones, in training and when it measures, with as many pairs as the others.
-Gradients are expected to be averaged over ranks, as DistributedDataParallel and ``fully_shard`` do.
+In one process these functions change nothing. In several, which form the default group of ``torch.distributed``, they
+are collective: every rank must make the same calls, in training and when it measures, with as many pairs as the others.
+Gradients must be averaged over the ranks, as DistributedDataParallel and ``fully_shard`` do.
 """
 
 import math
@@ -12,26 +12,26 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from cheaplip.modes import Model
+from cheaplip.model import Model
 
 __all__ = ["average", "own", "rank", "ranks", "replace_", "steepest", "union", "unwrapped", "without_broadcast"]
 
 
 def ranks() -> int:
-    """Number of processes in the default group; 1 where there is none."""
+    """Count the processes in the default group; 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number in the default group; 0 where there is none."""
+    """Return this process's number in the default group; 0 where there is none."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
 def union(values: Tensor) -> Tensor:
-    """All ranks' values, in the order of the ranks.
+    """Gather all ranks' values, in the order of the ranks.
 
-    Gradients reach this rank's own values alone, multiplied by the number of ranks, so that their average over the
-    ranks is the gradient of one process that holds everything.
+    In the backward pass each rank's gradient goes to its own values only, multiplied by the number of ranks. So the
+    average over the ranks is the gradient that one process holding all values would have.
 
     Args:
         values: (n, \\*shape), the same shape on every rank.
@@ -50,10 +50,16 @@ def union(values: Tensor) -> Tensor:
 
 
 def own(values: Tensor) -> Tensor:
-    """This rank's part of what :func:`union` would give, a copy.
+    """Cut out this rank's part of values that all ranks hold; the reverse of :func:`union`.
+
+    Args:
+        values: (ranks · n, \\*shape), the same on every rank.
+
+    Returns:
+        (n, \\*shape), in several processes a copy.
 
     Raises:
-        ValueError: it cannot be divided evenly.
+        ValueError: the values cannot be divided evenly.
     """
     if len(values) % ranks():
         raise ValueError(f"expected a multiple of the number of processes ({ranks()}), got {len(values)}")
@@ -61,7 +67,7 @@ def own(values: Tensor) -> Tensor:
 
 
 def average(value: Tensor) -> Tensor:
-    """Mean over ranks."""
+    """Take the mean over the ranks."""
     count = ranks()
     if count == 1:
         return value
@@ -71,15 +77,16 @@ def average(value: Tensor) -> Tensor:
 
 
 def steepest(slopes: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The ``count`` steepest candidates of all ranks, fewer if there are fewer, steepest first.
+    r"""Find the ``count`` steepest pairs among the candidates of all ranks, steepest first.
 
     Args:
-        slopes: this rank's, (k,), k ≤ count, in descending order.
-        u, v: the pairs they belong to, (k, \*input).
-        count: how many are wanted.
+        slopes: of this rank's candidates, (k,), k ≤ count, in descending order.
+        u, v: the candidates, (k, \*input) each.
+        count: how many pairs are wanted.
 
     Returns:
-        Slopes, u and v. In several processes always ``count``, those that are not there with slope -inf.
+        Their slopes, u and v: in one process the k candidates, in several always ``count`` rows. Where there are fewer
+        candidates, the rest of the rows has slope -inf.
     """
     if ranks() == 1:
         return slopes, u, v
@@ -93,13 +100,13 @@ def steepest(slopes: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, 
 
 
 def replace_(target: Tensor, slots: Tensor, chosen: Tensor, rows: Tensor | int) -> None:
-    r"""Write rows to slots of the union of which ``target`` is this rank's part.
+    r"""Overwrite some rows of a tensor that is spread over the ranks.
 
     Args:
-        target: (n, \*shape).
-        slots: where in the union, (k,), all different.
-        chosen: which are to be written, (k,).
-        rows: what, (k, \*shape), or a number.
+        target: this rank's part, (n, \*shape).
+        slots: indices of rows in the union of all parts, (k,), all different.
+        chosen: which of these rows to overwrite, (k,), bool.
+        rows: the new rows, (k, \*shape), or a number.
     """
     if ranks() == 1:
         mask = chosen.view(-1, *[1] * (target.dim() - 1))
@@ -113,12 +120,15 @@ def replace_(target: Tensor, slots: Tensor, chosen: Tensor, rows: Tensor | int) 
 
 
 def unwrapped(model: Model) -> Model:
-    """The module inside DistributedDataParallel, for passes that leave no gradients in parameters."""
+    """Return the module inside DistributedDataParallel, for passes that leave no gradients in parameters."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-class without_broadcast:  # noqa: N801 - a class, as evaluation_mode
-    """Keep DistributedDataParallel from copying buffers between ranks: in place, it would spoil the batch's pass."""
+class without_broadcast:  # noqa: N801 - a class for the reason evaluation_mode is one
+    """Keep DistributedDataParallel from copying buffers between ranks while the block lasts.
+
+    It copies in place. Between the forward and the backward pass of a batch, that would change what autograd has saved.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model if isinstance(model, DistributedDataParallel) else None

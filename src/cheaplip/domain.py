@@ -1,4 +1,4 @@
-"""Where the inputs live: a box or a ball that pairs, searches and attacks stay inside."""
+"""The domain of the inputs: a box or a ball that pairs, searches and attacks never leave."""
 
 import math
 
@@ -11,9 +11,9 @@ __all__ = ["Ball", "Box", "Domain"]
 
 
 class Box(nn.Module):
-    """The inputs x with low ≤ x ≤ high.
+    """The set of inputs x with low ≤ x ≤ high.
 
-    A module without parameters, so that tensor bounds follow ``.to(device)`` of whatever holds the box.
+    A box is a module without parameters, so that tensor bounds follow ``.to(device)`` of the module that holds it.
 
     Args:
         low, high: numbers, or tensors that broadcast to one input; ``-inf`` and ``inf`` mean no bound.
@@ -51,11 +51,11 @@ class Box(nn.Module):
 
     @property
     def everywhere(self) -> bool:
-        """Whether the box is all of space, by numbers."""
+        """Whether both bounds are numbers, and the box is all of space."""
         return self._scalar == (-math.inf, math.inf)
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point of the box to each of ``x`` (B, *input), in any of the usual norms."""
+        """Move each of ``x`` (B, *input) to the nearest point of the box, nearest in the 1-, 2- and inf-norm alike."""
         if self.everywhere:
             return x
         if self._scalar is not None:
@@ -63,7 +63,7 @@ class Box(nn.Module):
         return torch.minimum(torch.maximum(x, self.low.to(x)), self.high.to(x))
 
     def contains(self, x: Tensor) -> bool:
-        """Whether every entry of ``x`` (B, *input) lies inside; NaN never does."""
+        """Tell whether every entry of ``x`` (B, *input) lies inside; NaN never does."""
         low, high = self.bounds(x.device, x.dtype)
         return bool(((x >= low) & (x <= high)).all())
 
@@ -95,7 +95,7 @@ class Box(nn.Module):
                 )
 
     def bounds(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """low and high on ``device`` in ``dtype``: scalars, or of the shapes they were given in."""
+        """Return low and high on ``device`` in ``dtype``: scalars, or tensors of the shapes they were given in."""
         if self._scalar is None:
             return self.low.to(device, dtype), self.high.to(device, dtype)
         low, high = (torch.tensor(bound, device=device, dtype=dtype) for bound in self._scalar)
@@ -109,7 +109,7 @@ class Box(nn.Module):
 
 
 class Ball(nn.Module):
-    """The inputs x with ‖x − center‖₂ ≤ radius.
+    """The set of inputs x with ‖x − center‖₂ ≤ radius.
 
     Args:
         center: one input, (*input), floating-point and finite.
@@ -143,15 +143,15 @@ class Ball(nn.Module):
         self.register_buffer("center", center.detach(), persistent=False)
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point of the ball to each of ``x`` (B, *input), in the Euclidean norm."""
+        """Move each of ``x`` (B, *input) to the nearest point of the ball in the Euclidean norm."""
         center = self.center.to(x)
         offset = x - center
-        length = column(distance(offset), x)
+        length = distance(offset, keepdim=True)
         inside = self.radius * (1 - 4 * torch.finfo(x.dtype).eps)  # so that rounding does not leave it
         return torch.where(length > inside, center + offset * (inside / length.clamp_min(inside)), x)
 
     def contains(self, x: Tensor) -> bool:
-        """Whether every one of ``x`` (B, *input) lies inside, up to the rounding of its type; NaN never does."""
+        """Tell whether every one of ``x`` (B, *input) lies inside, up to the rounding of its type; NaN never does."""
         length = distance(x.double() - self.center.to(x.device, torch.float64))
         size = self.radius + float(torch.linalg.vector_norm(self.center.double()))
         return bool((length <= self.radius + torch.finfo(x.dtype).eps * size).all())
@@ -168,8 +168,8 @@ class Ball(nn.Module):
         device = generator.device
         direction = torch.randn((size, *shape), generator=generator, device=device, dtype=dtype)
         share = torch.rand(size, generator=generator, device=device, dtype=dtype) ** (1 / max(1, math.prod(shape)))
-        step = column(self.radius * share / distance(direction), direction)
-        return self.project(self.center.to(device, dtype) + step * direction)
+        length = column(self.radius * share / distance(direction), direction)
+        return self.project(self.center.to(device, dtype) + length * direction)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ``ValueError`` unless the center is one input of ``shape``."""
@@ -179,9 +179,9 @@ class Ball(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """Shape and radius."""
+        """Shape of the center, and the radius."""
         return f"center: {tuple(self.center.shape)}, radius: {self.radius:g}"
 
 
 Domain = Box | Ball
-"""Either; both project, sample and contain."""
+"""A box or a ball. Both have ``project``, ``contains``, ``sample`` and ``check_shape``."""

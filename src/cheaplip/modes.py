@@ -1,4 +1,8 @@
-"""Model modes for pairs: evaluation mode that is restored, dropout off for some rows, batch dependence found."""
+"""What lets pairs pass through a user's model without harm.
+
+Pairs need evaluation mode, or at least no dropout, and the model must be left as it was. Where pairs share a pass with
+a batch, no layer may mix the two; layers that would are found here, and named.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,9 +14,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from cheaplip.errors import BatchDependentLayerError
+from cheaplip.model import Model
 
 __all__ = [
-    "Model",
     "check_independent_rows",
     "dropout_off",
     "evaluation_mode",
@@ -20,18 +24,27 @@ __all__ = [
     "refuse_batch_dependent_layers",
 ]
 
-Model = nn.Module | Callable[[Tensor], Tensor]
-"""A module, or any function, with one tensor in and one out."""
-
 _SUSPECTS = (_BatchNorm, _InstanceNorm, nn.MultiheadAttention, nn.RNNBase, _DropoutNd)
 
 _REMEDY = "use clip(model), which gives the pairs a pass of their own, instead of clip.joint(model, x)"
 
 
 class evaluation_mode:  # noqa: N801 - a function to its users; torch.compile of 2.6 cannot trace generators
-    """Put every submodule of ``kind`` in evaluation mode, and back in its own mode afterwards.
+    """Put a model in evaluation mode while the block lasts, and each submodule back in its own mode afterwards.
 
     A plain function has no modes to change: put what it calls in evaluation mode yourself.
+
+    Args:
+        model: the model.
+        kind: the class of submodules to put in evaluation mode.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluation_mode(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
     """
 
     def __init__(self, model: Model, kind: type[nn.Module] = nn.Module) -> None:
@@ -50,7 +63,13 @@ class evaluation_mode:  # noqa: N801 - a function to its users; torch.compile of
 
 @contextmanager
 def dropout_off(model: Model, first: int, rows: int) -> Iterator[None]:
-    """Let rows from ``first`` on, of ``rows`` in all, pass through active dropout modules unchanged."""
+    """Let some rows of a batch pass through active dropout modules unchanged, while the block lasts.
+
+    Args:
+        model: the model.
+        first: the first of the rows without dropout; all that follow have none, either.
+        rows: the size of the batch.
+    """
 
     def keep_rows(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
         if len(output) != rows:
@@ -69,14 +88,14 @@ def dropout_off(model: Model, first: int, rows: int) -> Iterator[None]:
 
 
 def has_dropout(model: Model) -> bool:
-    """Whether a dropout module is active."""
+    """Tell whether a dropout module is active."""
     return isinstance(model, nn.Module) and any(
         isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in model.modules()
     )
 
 
 def refuse_batch_dependent_layers(model: Model) -> None:
-    """Raise if a known layer, in its present mode, would let pairs and batch influence each other.
+    """Raise if a layer of a known type, in its present mode, would let pairs and batch influence each other.
 
     Raises:
         BatchDependentLayerError: names the layer, its type and the remedy.
@@ -101,9 +120,9 @@ def refuse_batch_dependent_layers(model: Model) -> None:
 
 @torch.no_grad()
 def check_independent_rows(model: Model, z: Tensor) -> None:
-    """Raise if, dropout modules aside, the output for the last input depends on the other inputs of its batch.
+    """Raise if, with dropout modules off, the output for the last of the inputs ``z`` depends on the others.
 
-    Catches what :func:`refuse_batch_dependent_layers` cannot know by type: a hand-written normalisation, a recurrent
+    This finds what :func:`refuse_batch_dependent_layers` cannot know by type: a hand-written normalisation, a recurrent
     layer that takes the batch for time, dropout as a function.
 
     Raises:
@@ -128,7 +147,7 @@ def check_independent_rows(model: Model, z: Tensor) -> None:
 
 @contextmanager
 def _buffers_restored(model: Model) -> Iterator[None]:
-    """Undo what passes do to buffers, such as the power iteration of ``spectral_norm``."""
+    """Undo what forward passes do to buffers, such as the power iteration of ``spectral_norm``, after the block."""
     buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
     before = [buffer.clone() for buffer in buffers]
     try:

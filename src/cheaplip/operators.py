@@ -1,7 +1,8 @@
-"""What a compiled step leaves to Python: turns to count, and random draws from a generator of our own.
+"""Two things that ``torch.compile`` cannot trace: counting calls, and drawing from a random generator of our own.
 
-Neither can stand in a graph of ``torch.compile``, so each is an operator, opaque to the compiler. An operator knows
-its owner by number; it says that it changes a buffer, so that the compiler keeps every call, and their order.
+Each is a custom operator, which the compiler calls without looking inside. An operator takes tensors and numbers only,
+so the object that counts or draws, its *owner*, is looked up by a number. An operator also names a buffer that it
+pretends to change, ``mark``: without that, the compiler could drop calls or change their order.
 """
 
 import itertools
@@ -18,7 +19,7 @@ _numbers = itertools.count()
 
 
 def enrol(owner: object) -> int:
-    """A number for ``owner``, by which operators find it as long as it lives."""
+    """Give ``owner`` a number, by which the operators find it as long as it exists."""
     number = next(_numbers)
     _owners[number] = owner
     return number
@@ -26,7 +27,12 @@ def enrol(owner: object) -> int:
 
 @torch.library.custom_op("cheaplip::take_turn", mutates_args=("mark",))
 def take_turn(mark: Tensor, owner: int) -> None:  # noqa: ARG001
-    """Call the owner's ``take_turn()``; ``mark`` is a buffer that nothing else writes to."""
+    """Call the owner's ``take_turn()``.
+
+    Args:
+        mark: any buffer that nothing else writes to.
+        owner: the number that :func:`enrol` returned.
+    """
     _owners[owner].take_turn()
 
 
@@ -37,8 +43,18 @@ def _(_mark: Tensor, _owner: int) -> None:
 
 @torch.library.custom_op("cheaplip::draw", mutates_args=("mark",))
 def draw(mark: Tensor, like: Tensor, owner: int, count: int) -> tuple[Tensor, Tensor]:
-    """Call the owner's ``draw(count)``: two tensors (count, *input), of the type of ``like`` (B, *input)."""
-    del mark, like  # they are there for the compiler
+    """Call the owner's ``draw(count)``.
+
+    Args:
+        mark: a buffer that newcomers change.
+        like: a tensor (B, *input) of the result's type.
+        owner: the number that :func:`enrol` returned.
+        count: how many pairs to draw.
+
+    Returns:
+        Both ends of the pairs, (count, *input) each.
+    """
+    del mark, like  # only the compiler needs them
     u, v = _owners[owner].draw(count)
     return u, v
 

@@ -1,4 +1,7 @@
-"""Norms and difference quotients; no other file divides an output distance by an input distance."""
+"""Norms and difference quotients.
+
+Every quotient of the package is computed here: no other file divides an output distance by an input distance.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,6 +10,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "TINY",
     "Norm",
     "at_least_float32",
     "check_norm",
@@ -19,10 +23,12 @@ __all__ = [
 ]
 
 Norm = float | Callable[[Tensor], Tensor]
-"""1, 2, ``inf``, or a callable that maps differences (B, \\*shape) to norms (B,)."""
+"""1, 2, ``inf``, or a callable from differences (B, \\*shape) to norms (B,)."""
+
+TINY = 1e-30
+"""What lengths are raised to before something is divided by them, so that 0 divided by 0 is 0."""
 
 _ORDERS = (1.0, 2.0, math.inf)
-_TINY = 1e-30
 
 
 def check_norm(norm: Norm, name: str) -> Norm:
@@ -45,41 +51,51 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def distance(difference: Tensor, norm: Norm = 2) -> Tensor:
+def distance(difference: Tensor, norm: Norm = 2, *, keepdim: bool = False) -> Tensor:
     """Norm of each element of a batch, over all its other dimensions.
 
     Args:
         difference: (B, *shape).
         norm: 1, 2, ``inf``, or a callable from (B, *shape) to (B,).
+        keepdim: keep the other dimensions, with size 1, so that the result broadcasts against ``difference``.
 
     Returns:
-        (B,), non-negative.
+        (B,), or (B, 1, …, 1) with ``keepdim``; non-negative.
+
+    Raises:
+        ValueError: a callable norm returns another shape than (B,).
     """
     if callable(norm):
-        column = (-1, *[1] * (difference.dim() - 1))
-        moved = (difference != 0).reshape(len(difference), -1).any(dim=1)
-        value: Tensor = norm(torch.where(moved.reshape(column), difference, 1))  # a norm's gradient at 0 may be NaN
-        if value.shape != difference.shape[:1]:
-            raise ValueError(
-                f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(value.shape)}"
-            )
-        return torch.where(moved, value, 0)
+        norms = _called(norm, difference)
+        return column(norms, difference) if keepdim else norms
     if difference.dim() == 1:
         return difference.abs()
-    norms: Tensor = torch.linalg.vector_norm(difference, ord=norm, dim=tuple(range(1, difference.dim())))
-    return norms
+    inner = tuple(range(1, difference.dim()))
+    lengths: Tensor = torch.linalg.vector_norm(difference, ord=norm, dim=inner, keepdim=keepdim)
+    return lengths
+
+
+def _called(norm: Callable[[Tensor], Tensor], difference: Tensor) -> Tensor:
+    """A callable norm of each difference, (B,). It never sees a difference of 0: its gradient there may be NaN."""
+    moved = (difference != 0).reshape(len(difference), -1).any(dim=1)
+    norms = norm(torch.where(column(moved, difference), difference, 1))
+    if norms.shape != difference.shape[:1]:
+        raise ValueError(
+            f"a norm must map {tuple(difference.shape)} to ({difference.shape[0]},), got {tuple(norms.shape)}"
+        )
+    return torch.where(moved, norms, 0)
 
 
 def slope(difference: Tensor, norm: Norm = 2) -> Tensor:
     """Gradient of :func:`distance` at each difference, (B, *shape); 0 where the difference is 0."""
     if norm == 2:
-        return difference / column(distance(difference), difference).clamp_min(_TINY)
+        return difference / distance(difference, keepdim=True).clamp_min(TINY)
     if norm == 1:
         return difference.sign()
     if norm == math.inf:
         sizes = difference.abs()
         peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
-        return peaks / column(distance(peaks, 1).clamp_min(1), peaks)
+        return peaks / distance(peaks, 1, keepdim=True).clamp_min(1)
     value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
     gradient: Tensor = pull(torch.ones_like(value))[0]
     return gradient
@@ -113,14 +129,20 @@ def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2,
 
 
 def quotient_and_slope(fu: Tensor, fv: Tensor, per_distance: Tensor, *, norm_out: Norm = 2) -> tuple[Tensor, Tensor]:
-    """:func:`quotient`, (B,), and its gradient with respect to ``fu``, (B, *output); for ``fv`` its opposite.
+    """Compute :func:`quotient` and its gradient with respect to ``fu``; the one with respect to ``fv`` is its opposite.
 
-    ``per_distance`` is :func:`inverse_distance` of the inputs, (B,).
+    Args:
+        fu, fv: outputs, (B, *output).
+        per_distance: :func:`inverse_distance` of the inputs, (B,).
+        norm_out: as in :func:`quotient`.
+
+    Returns:
+        The quotients, (B,), and their gradients, (B, *output).
     """
     difference = at_least_float32(fu) - at_least_float32(fv)
     rise = distance(difference, norm_out)
-    # slope() would take the Euclidean norm again
-    unit = difference / column(rise.clamp_min(_TINY), difference) if norm_out == 2 else slope(difference, norm_out)
+    # slope() would compute the Euclidean norm once more
+    unit = difference / column(rise.clamp_min(TINY), difference) if norm_out == 2 else slope(difference, norm_out)
     return rise * per_distance, unit * column(per_distance, difference)
 
 
@@ -131,5 +153,5 @@ def inverse_distance(u: Tensor, v: Tensor, norm: Norm = 2) -> Tensor:
 
 
 def column(per_input: Tensor, like: Tensor) -> Tensor:
-    """A number for each input, (B,), as (B, 1, …, 1), to broadcast against ``like`` (B, *shape)."""
+    """Reshape one number an input, (B,), to (B, 1, …, 1), which broadcasts against ``like`` (B, *shape)."""
     return per_input.reshape(-1, *[1] * (like.dim() - 1))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.clip import CLIP, Aggregate
-from cheaplip.discrepancy import DiscrepancyPrinciple, Mode
+from cheaplip.discrepancy import DiscrepancyPrinciple, MetricMode
 from cheaplip.domain import Box
-from cheaplip.pairs import PairSet, Step
+from cheaplip.pairs import Climb, PairSet
 
 __all__ = ["LazyCLIP"]
 
@@ -45,24 +45,24 @@ class LazyCLIP(nn.Module):
         *,
         lam: float = 0.1,
         target: float | None = None,
-        mode: Mode = "max",
+        mode: MetricMode = "max",
         rate: float = 0.01,
         smoothing: float = 0.99,
         domain: Box | None = None,
         size: int = 32,
-        step: Step = "power",
+        step: Climb = "power",
         aggregate: Aggregate = "softmax",
         every: int = 1,
     ) -> None:
         super().__init__()
         self.lam = lam
         self.target = target
-        self.mode: Mode = mode
+        self.mode: MetricMode = mode
         self.rate = rate
         self.smoothing = smoothing
         self.domain = domain
         self.size = size
-        self.pair_step: Step = step
+        self.pair_step: Climb = step
         self.aggregate: Aggregate = aggregate
         self.every = every
         # In a tuple, so that it is no submodule: all state goes through the extra state, built or not.

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.clip import Aggregate
-from cheaplip.discrepancy import Mode
+from cheaplip.discrepancy import MetricMode
 from cheaplip.domain import Box
 from cheaplip.integrations.lazy import LazyCLIP
-from cheaplip.pairs import Step
+from cheaplip.pairs import Climb
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -66,12 +66,12 @@ class CLIPCallback(Callback):
         *,
         lam: float = 0.1,
         target: float | None = None,
-        mode: Mode = "max",
+        mode: MetricMode = "max",
         rate: float = 0.01,
         smoothing: float = 0.99,
         domain: Box | None = None,
         size: int = 32,
-        step: Step = "power",
+        step: Climb = "power",
         aggregate: Aggregate = "softmax",
         every: int = 1,
         monitor: str = "train_acc",

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.clip import Aggregate
-from cheaplip.discrepancy import Mode
+from cheaplip.discrepancy import MetricMode
 from cheaplip.domain import Box
 from cheaplip.integrations.lazy import LazyCLIP
-from cheaplip.pairs import Step
+from cheaplip.pairs import Climb
 
 try:
     from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
@@ -24,7 +24,7 @@ __all__ = ["CLIPClassifier", "CLIPRegressor"]
 class _CLIPNet(NeuralNet):
     """The penalty joins the training loss; after each batch λ moves by what is at hand: output and labels."""
 
-    _mode: Mode
+    _mode: MetricMode
     _criterion: type[nn.Module]
 
     def __init__(
@@ -37,7 +37,7 @@ class _CLIPNet(NeuralNet):
         smoothing: float = 0.99,
         domain: tuple[Any, Any] | None = None,
         size: int = 32,
-        step: Step = "power",
+        step: Climb = "power",
         aggregate: Aggregate = "softmax",
         every: int = 1,
         **kwargs: Any,

@@ -18,7 +18,7 @@ from cheaplip.lipschitz.reading.chain import Chain, check_chain_norm
 from cheaplip.lipschitz.reading.tracer import read
 from cheaplip.lipschitz.search.lower import check_budget, largest_quotient
 from cheaplip.lipschitz.search.switching import switches
-from cheaplip.modes import Model
+from cheaplip.model import Model
 
 __all__ = ["Bracket", "bracket", "pairwise"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cheaplip.domain import Box
-from cheaplip.modes import Model
+from cheaplip.model import Model
 from cheaplip.quotient import distance
 
 __all__ = ["ascend"]

@@ -14,7 +14,8 @@ from cheaplip.lipschitz.search.budget import Budget
 from cheaplip.lipschitz.search.space import SearchSpace
 from cheaplip.lipschitz.search.steepest import steepest_points
 from cheaplip.lipschitz.search.switching import Switches
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import Norm, column, distance, quotient
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from cheaplip.lipschitz.search.budget import Budget
 from cheaplip.lipschitz.search.space import SearchSpace
 from cheaplip.lipschitz.search.switching import FEW, Switches, nearest_switch
-from cheaplip.modes import Model, evaluation_mode
+from cheaplip.model import Model
+from cheaplip.modes import evaluation_mode
 from cheaplip.quotient import column, distance
 
 __all__ = ["steepest_points"]

@@ -10,7 +10,7 @@ from cheaplip.clip import CLIP, Aggregate
 from cheaplip.distributed import ranks
 from cheaplip.errors import BatchDependentLayerError, ConfigError
 from cheaplip.modes import refuse_batch_dependent_layers
-from cheaplip.pairs import PairSet, Start, Step
+from cheaplip.pairs import Climb, PairSet, Start
 from cheaplip.training.methods.method import Losses, Method, Setting
 from cheaplip.training.options import SharedOptions, check_choice, check_positive, check_whole
 from cheaplip.training.processes import hold_own_
@@ -33,7 +33,7 @@ class ClipOptions(SharedOptions):
     """size of the Lipschitz training set"""
     start: Start = "noise"
     """where pairs start"""
-    step: Step = "power"
+    step: Climb = "power"
     """how pairs climb; quotient is the paper's"""
     step_size: float | None = None
     """length of a climb, see PairSet"""
@@ -52,7 +52,7 @@ class ClipOptions(SharedOptions):
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` unless every option of CLIP is in its range."""
-        for name, kinds in (("start", Start), ("step", Step), ("aggregate", Aggregate)):
+        for name, kinds in (("start", Start), ("step", Climb), ("aggregate", Aggregate)):
             check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
         for name, least in (("pairs", 1), ("renew", 0), ("grace", 0), ("every", 1), ("held_out", 0)):

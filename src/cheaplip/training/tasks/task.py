@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cheaplip.discrepancy import Mode
+from cheaplip.discrepancy import MetricMode
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.training.models import Activation
@@ -45,7 +45,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    mode: ClassVar[Mode]
+    mode: ClassVar[MetricMode]
     figure: ClassVar[str]
     output: ClassVar[str]
     meaning: ClassVar[str]
