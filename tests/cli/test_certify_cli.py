@@ -219,7 +219,7 @@ def claim(section, **values):
         (claim("data", test_inputs=10_000), "no: the card says data test_inputs 10000, here it is 359"),
         (claim("bracket", lower=99.0), "no: the card says Lip(f) ≥ 99, here Lip(f) ≤ "),
         (claim("bracket", lower=math.nan), "no: the card says Lip(f) ≥ nan, here Lip(f) ≤ "),
-        (claim("bracket", gap=1.0), "no: the card says gap 1.0, its own ends are "),
+        (claim("bracket", gap=1.0), "no: the card says gap 1.0, the quotient of its own ends is "),
         (claim("bracket", upper="1"), "is not a card of 'cheaplip certify' (TypeError: expected a number, got '1')"),
         (claim("bracket", upper=10**400), "is not a card of 'cheaplip certify' (OverflowError: "),
         (attacked_unknown, "no: the card says pgd@0.05 of None inputs, expected 1 to 359"),

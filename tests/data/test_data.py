@@ -200,7 +200,7 @@ def test_csv_labels_of_any_kind_are_numbered_in_order(tmp_path: Path) -> None:
     assert (found.name, found.shape, found.classes) == ("table.csv", (2,), 2)
     x, y = (torch.cat(ts) for ts in zip(found.train, found.validation, found.test, strict=True))
     assert y.bincount().tolist() == [10, 10]
-    assert torch.equal(found.scaling.inverse(x)[:, 1], y.float())
+    assert torch.equal(found.standardisation.inverse(x)[:, 1], y.float())
     assert (found.class_names, found.feature_names) == (("apple", "pear, ripe"), ("weight", "size"))
 
 
@@ -401,7 +401,7 @@ def test_an_unknown_source(source: str, message: str) -> None:
         ),
         pytest.param(
             {"validation": 0.001},
-            "digits: cannot split 2 of 1797 samples (a fraction of 0.001) off, with all 10 classes",
+            "digits: cannot split off 2 of 1797 samples (a fraction of 0.001) with all 10 classes",
             id="too few to validate",
         ),
     ],
@@ -517,7 +517,7 @@ def test_integer_labels_of_any_type(kind: type, tmp_path: Path) -> None:
 
 def test_a_class_that_is_used_up_before_the_last_part(tmp_path: Path) -> None:
     source = save_npz(tmp_path, x=X, y=np.repeat([0, 1], [57, 3]))
-    with fail("cannot split 6 of 60 samples (a fraction of 0.1) off, with all 2 classes in every part"):
+    with fail("cannot split off 6 of 60 samples (a fraction of 0.1) with all 2 classes in every part"):
         load(source, test=0.6)
 
 

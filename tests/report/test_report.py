@@ -23,7 +23,7 @@ from cheaplip.report.read import number, read_study
 from cheaplip.report.table import columns, groups
 from cheaplip.report.wording import attack_key, figure, spread
 from cheaplip.runs.naming import run_name
-from cheaplip.training import exhibits
+from cheaplip.training import results
 
 SCRIPT = "</script><script>window.hacked = true</script>"
 
@@ -375,9 +375,9 @@ def test_a_large_pair_is_left_out_of_the_exhibits(monkeypatch):
     data = load("digits")
     u, v = data.train.x[0], data.train.x[1]
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    assert len(exhibits.exhibits(model, data, (u, v), 1.0)["witness"]["u"]) == 64
-    monkeypatch.setattr(exhibits, "_MOST", 63)
-    pair = exhibits.exhibits(model, data, (u, v), 1.0)["witness"]
+    assert len(results.report_content(model, data, (u, v), 1.0)["witness"]["u"]) == 64
+    monkeypatch.setattr(results, "_MOST_VALUES", 63)
+    pair = results.report_content(model, data, (u, v), 1.0)["witness"]
     assert "u" not in pair
     assert pair["distance"] == pytest.approx(float((u - v).norm()))
 

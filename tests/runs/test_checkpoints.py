@@ -84,7 +84,7 @@ def test_no_checkpoint_yet(tmp_path):
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit], ids=["truncated", "a bit changed"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(saved, damage):
     damage(saved / NEWEST)
-    expected = f"{saved / NEWEST} is damaged (its checksum is not the one in checkpoint.json): going on from the "
+    expected = f"{saved / NEWEST} is damaged (its checksum is not the one in checkpoint.json): continuing from the "
     with pytest.warns(CheaplipWarning, match=re.escape(expected + "checkpoint before it, epoch 1, step 10")):
         assert step_of(saved) == 10
 
@@ -110,10 +110,12 @@ def test_without_checksums_the_newest_that_can_be_read_is_used(saved, records):
         (saved / RECORDS).unlink()
     else:
         (saved / RECORDS).write_text(records)
-    with pytest.warns(CheaplipWarning, match=f"missing or damaged: going on from {NEWEST}, whose checksum is unknown"):
+    with pytest.warns(
+        CheaplipWarning, match=f"missing or damaged: continuing from {NEWEST}, whose checksum is unknown"
+    ):
         assert step_of(saved) == 20
     truncate(saved / NEWEST)
-    with pytest.warns(CheaplipWarning, match=f"going on from {PREVIOUS}"):
+    with pytest.warns(CheaplipWarning, match=f"continuing from {PREVIOUS}"):
         assert step_of(saved) == 10
 
 

@@ -108,7 +108,9 @@ def test_a_truncated_checkpoint_is_said_and_the_older_one_leads_to_the_same_end(
     folder = interrupted(tmp_path / "cut", 50)
     path = folder.path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(CheaplipWarning, match="is damaged .* going on from the checkpoint before it, epoch 0, step 25"):
+    with pytest.warns(
+        CheaplipWarning, match="is damaged .* continuing from the checkpoint before it, epoch 0, step 25"
+    ):
         resumed = train(EACH_STEP, load("digits"), folder, resume=True)
     assert timeless(resumed) == timeless(train(QUICK, load("digits"), RunFolder(tmp_path / "whole")))
 

@@ -11,7 +11,7 @@ import pytest
 
 from cheaplip.data import load
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
 from cheaplip.trained.verify import verify
 from cheaplip.training import train
 from cheaplip.training.config import from_json
@@ -34,7 +34,7 @@ def copied(tmp_path):
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_loads_and_is_as_good_as_it_was(copied, name):
-    subject = of_run(copied(name))
+    subject = load_run(copied(name))
     found = task_of(subject.data).figures(subject.model, *subject.data.test)["accuracy"]
     assert found == pytest.approx(subject.metrics()["accuracy"]["test"], abs=1e-3)
 

@@ -138,7 +138,7 @@ def test_a_second_holder_is_refused_and_a_later_one_welcome(folder):
 
 def test_a_file_system_without_locks_warns(folder, monkeypatch):
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.warns(CheaplipWarning, match="has no locks: let no second process write there"), folder.locked():
+    with pytest.warns(CheaplipWarning, match="has no locks: make sure that no second process"), folder.locked():
         pass
 
 

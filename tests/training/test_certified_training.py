@@ -12,9 +12,10 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
+from cheaplip.training.certified_csv import read_radii
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.order import ContradictionError, check_order, read_radii
+from cheaplip.training.consistency import ContradictionError, check_accuracies
 from cheaplip.training.run import train
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
@@ -74,12 +75,12 @@ def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
 
 
 def test_certified_training_certifies_more_and_nothing_beats_the_certificate(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("cheaplip.trained.compare._SEARCH", 1.0)
+    monkeypatch.setattr("cheaplip.trained.compare._SECONDS", 1.0)
     config = dataclasses.replace(QUICK, method="certified", probe=0, epochs=10)
     attacks = [Attack("pgd", 0.2, 12), Attack("autoattack", 0.2, 12)]
     rows = compare({"certified": config}, [0], digits, tmp_path, attacks=attacks, certify_at=[0.1, 0.2])
     (row,), folder = rows, RunFolder(tmp_path / "certified-seed0")
-    check_order(folder.read_json("metrics.json"), read_radii(folder.read_text("certified.csv")))
+    check_accuracies(folder.read_json("metrics.json"), read_radii(folder.read_text("certified.csv")))
     first = [line.split(",") for line in (folder.path / "certified.csv").read_text().splitlines()[1:13]]
     proved = sum(label == guess and float(radius) > 0.2 for _, label, guess, radius in first) / 12
     clean = sum(label == guess for _, label, guess, _ in first) / 12
@@ -89,7 +90,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     assert summarise(rows)[0].columns["certified@0.2"] == (row["certified"]["0.2"], None)
     plain = RunFolder(tmp_path / "plain")
     train(dataclasses.replace(QUICK, method="plain", probe=0), digits, plain)
-    proved_plain = certify(of_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
+    proved_plain = certify(load_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
     assert row["certified"]["0.2"] > proved_plain + 0.2
 
 
@@ -115,16 +116,16 @@ def folder_with(path, radii, **robust):
 def test_figures_that_contradict_each_other(robust, message, tmp_path):
     metrics, folder = folder_with(tmp_path, [(True, 0.6), (True, 0.7), (True, 0.2), (False, 3.0)], **robust)
     if message is None:
-        check_order(metrics, read_radii(folder.read_text("certified.csv")))
+        check_accuracies(metrics, read_radii(folder.read_text("certified.csv")))
     else:
         with pytest.raises(ContradictionError, match=re.escape(message)):
-            check_order(metrics, read_radii(folder.read_text("certified.csv")))
+            check_accuracies(metrics, read_radii(folder.read_text("certified.csv")))
 
 
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     train(dataclasses.replace(QUICK, method="certified", margin=0.6), digits, folder)
-    certify(of_run(folder, digits), epsilons=[0.05], seconds=1.0)
+    certify(load_run(folder, digits), epsilons=[0.05], seconds=1.0)
     lines = (folder.path / "certified.csv").read_text().splitlines()
     boasted = [lines[0], *(",".join([*line.split(",")[:3], "9.0"]) for line in lines[1:])]
     folder.write_text("certified.csv", "\n".join(boasted) + "\n")

@@ -1,4 +1,4 @@
-"""Rows for training, validation and test: disjoint, each class in proportion, or at random."""
+"""The split of a data set's rows into disjoint parts: in proportion to the classes, or at random."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,21 @@ __all__ = ["split"]
 
 
 def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
-    """Rows of the rest, then of one part for each fraction of all rows; disjoint, each class in proportion."""
+    """Split rows into one part for each fraction, and the rest.
+
+    Args:
+        y: classes (N,), int64: every part gets the same proportion of each class. Numbers (N, k): rows are drawn at
+            random.
+        source: where they come from, for messages.
+        fractions: the size of each part, as a fraction of all rows.
+        seed: of the draw.
+
+    Returns:
+        The rows of the rest, then those of each part; all disjoint.
+
+    Raises:
+        DataError: there are too few samples for that.
+    """
     parts = 1 + len(fractions)
     if y.is_floating_point():
         return _split_at_random(len(y), source, fractions, seed)
@@ -30,7 +44,7 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
             rest, part = train_test_split(rest, test_size=size, stratify=y[rest], random_state=seed)
         except ValueError as error:
             raise DataError(
-                f"{source}: cannot split {size} of {len(y)} samples (a fraction of {fraction:g}) off, with all "
+                f"{source}: cannot split off {size} of {len(y)} samples (a fraction of {fraction:g}) with all "
                 f"{len(counts)} classes in every part; change the fraction, or add samples"
             ) from error
         taken.append(part)

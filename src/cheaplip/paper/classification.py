@@ -21,7 +21,7 @@ from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack
 from cheaplip.trained.evaluate import evaluate, robust_key
-from cheaplip.trained.subject import load_trained, of_run
+from cheaplip.trained.loading import load_run, load_trained
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.loop import hold_out
 from cheaplip.training.run import train
@@ -149,7 +149,7 @@ def _measure(
             )
         folder.write_json("metrics.json", {**metrics, "warnings": sorted({*metrics["warnings"], *messages})})
     if config.method == "certified" and not (folder.path / "card.json").is_file():  # what is written last
-        certify(of_run(folder, data), epsilons=CERTIFIED, seconds=None)  # by steps: a clock would change the row
+        certify(load_run(folder, data), epsilons=CERTIFIED, seconds=None)  # by steps: a clock would change the row
     return folder.read_json("metrics.json")
 
 
