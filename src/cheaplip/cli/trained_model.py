@@ -22,8 +22,7 @@ class TrainedModelOptions:
     """The model of a run, or a model from elsewhere with its weights and its data."""
 
     run: Annotated[str, tyro.conf.Positional]
-    """the folder of a run; or, with --data, a .pt2 file of torch.export that you trust; or, with --data and --weights,
-    a model by name, such as package.module:function or mlp:200,80"""
+    """the folder of a run; with --data a .pt2 file that you trust, or with --weights too a name such as mlp:200,80"""
     weights: Path | None = None
     """weights of a model by name: a .safetensors file, or a state dict written by torch.save"""
     activation: Activation = "sigmoid"

@@ -1,15 +1,17 @@
 """The split of a data set's rows into disjoint parts: in proportion to the classes, or at random."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from cheaplip.data.dataset import Data, Split
 from cheaplip.errors import DataError
 
-__all__ = ["split"]
+__all__ = ["hold_out", "split"]
 
 
 def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
@@ -49,6 +51,29 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
             ) from error
         taken.append(part)
     return [torch.from_numpy(rows) for rows in (rest, *taken)]
+
+
+def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
+    r"""Remove inputs from the training part.
+
+    Args:
+        data: the data.
+        count: how many inputs to remove.
+        seed: seed of their choice.
+
+    Returns:
+        The data without them, and these inputs, (count, \*shape).
+
+    Raises:
+        DataError: there are not that many training inputs.
+    """
+    x, y = data.train
+    if count >= len(x):
+        raise DataError(f"held_out: expected fewer than the {len(x)} training inputs, got {count}")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    if not count:
+        return data, x[:0]
+    return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
 
 
 def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from cheaplip.data import Data, load
+from cheaplip.data.splits import hold_out
 from cheaplip.errors import CheaplipWarning, Interrupted
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.lipschitz.bracket import bracket
@@ -23,7 +24,6 @@ from cheaplip.trained.compare import Attack
 from cheaplip.trained.evaluate import evaluate, robust_key
 from cheaplip.trained.loading import load_run, load_trained
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import hold_out
 from cheaplip.training.run import train
 
 __all__ = ["CERTIFIED", "EPSILON", "NOISE", "Measures", "train_and_measure"]

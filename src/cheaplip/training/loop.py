@@ -3,16 +3,16 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cheaplip.data import Data, Split
+from cheaplip.data import Data
+from cheaplip.data.splits import hold_out
 from cheaplip.distributed import average, rank, ranks
-from cheaplip.errors import ConfigError, DataError, DivergedError
+from cheaplip.errors import ConfigError, DivergedError
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.modes import evaluation_mode
 from cheaplip.training.config import TrainConfig
@@ -23,7 +23,7 @@ from cheaplip.training.steering import make_controller
 from cheaplip.training.tasks import task_of
 from cheaplip.training.tasks.task import predict
 
-__all__ = ["Training", "hold_out"]
+__all__ = ["Training"]
 
 _CHECK_EVERY = 100  # steps between two checks that the loss is finite; each check waits for the device
 _PROBE_STEPS = 30  # of the search for the largest quotient after each epoch
@@ -288,29 +288,6 @@ class Training:
         torch.set_rng_state(state["global"][rank()].clone())
         if state["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"][rank()].clone())
-
-
-def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
-    r"""Remove inputs from the training part.
-
-    Args:
-        data: the data.
-        count: how many inputs to remove.
-        seed: seed of their choice.
-
-    Returns:
-        The data without them, and these inputs, (count, \*shape).
-
-    Raises:
-        DataError: there are not that many training inputs.
-    """
-    x, y = data.train
-    if count >= len(x):
-        raise DataError(f"held_out: expected fewer than the {len(x)} training inputs, got {count}")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    if not count:
-        return data, x[:0]
-    return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
 
 
 def _prefixed(part: str, figures: dict[str, float]) -> dict[str, float]:

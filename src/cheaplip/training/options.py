@@ -41,8 +41,7 @@ class SharedOptions:
     task: str = "classification"
     """classification, or regression (squared error; figures are in the label's units)"""
     scaling: Scaling | None = None
-    """scaling of the features: standard (mean 0, standard deviation 1 on the training part, so that distances and
-    radii are in standard deviations) or none; unset: standard for a CSV file with values outside [0, 1]"""
+    """standard (each feature in its standard deviations) or none; unset: standard for a CSV file outside [0, 1]"""
     method: str = "clip"
     """the training method; TrainConfig lists them"""
     model: str = "mlp:200,80"
@@ -52,8 +51,7 @@ class SharedOptions:
     final_activation: FinalActivation = "none"
     """activation of the outputs; sigmoid is what the paper's authors used"""
     target: float | Literal["unset"] | None = "unset"
-    """the training accuracy, in (0, 1), that λ is steered to; unset: 0.98. For regression the training error (RMSE) in
-    the label's units, such as the size of its noise. None keeps λ fixed"""
+    """training accuracy to steer λ to; unset: 0.98; for regression an error (RMSE); None keeps λ fixed"""
     target_on: TargetOn = "train"
     """the part of the data that meets the target: train (λ moves at each step) or validation (at each epoch)"""
     epochs: int | None = None
@@ -61,8 +59,7 @@ class SharedOptions:
     batch_size: int | None = None
     """inputs in a batch; unset: 256 for certified, else 128; fewer for small data"""
     lr: float | None = None
-    """peak of the one-cycle learning rate; unset: 0.003 for certified (Adam), else 0.6 for mlp with sigmoid, else
-    0.05"""
+    """peak learning rate; unset: 0.003 for certified, which uses Adam, else 0.6 for mlp with sigmoid, else 0.05"""
     momentum: float = 0.9
     """Nesterov momentum of SGD; certified has none"""
     weight_decay: float = 2e-5

@@ -21,8 +21,7 @@ class CertifiedOptions(SharedOptions):
     """The options of certified training."""
 
     margin: float | None = None
-    """certified: the lead that the true class should have over each other, divided by the bound of Lip(f): √2 times a
-    radius; unset: 0.45 times the data's epsilon"""
+    """certified: lead of the true class over the bound of Lip(f), √2 × a radius; unset: 0.45 × the data's epsilon"""
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if the margin is out of its range."""

@@ -33,8 +33,7 @@ class ClipOptions(SharedOptions):
     pairs: int = 64
     """clip: number of pairs (the size of the paper's Lipschitz training set)"""
     start: Start = "noise"
-    """clip: where pairs start: noise: an input and a point near it; data: two inputs; batch: an input and its
-    nearest neighbour; uniform: a random point of the box and a point near it"""
+    """clip: where pairs start: noise, uniform: two near points; data: two inputs; batch: nearest neighbours"""
     step: Step = "power"
     """clip: how pairs climb to larger quotients; quotient is the paper's way"""
     step_size: float | None = None
@@ -44,16 +43,13 @@ class ClipOptions(SharedOptions):
     grace: int = 40
     """clip: training steps before a new pair can be replaced"""
     held_out: int = 0
-    """clip: training inputs that are held out to form pairs with noisy copies of themselves, as in the paper; --pairs
-    of them take their turn at each step; 0: pairs start at training inputs"""
+    """clip: inputs held out to form pairs with noisy copies, as in the paper; 0: pairs start at training inputs"""
     aggregate: Aggregate | None = None
-    """clip: how quotients become one number; unset: softmax, or mean where --every is above 1; max is the paper's"""
+    """clip: how quotients become one number; unset: softmax, or mean with every above 1; max is the paper's"""
     every: int | None = None
-    """clip: regularise only each k-th step, with k times the weight; unset: 1 in runs below 2,000 steps, in longer ones
-    up to 16 such that 800 steps are regularised"""
+    """clip: regularise each k-th step, with k times the weight; unset: 1 below 2,000 steps, else up to 16"""
     form: str = "joint"
-    """clip: joint: the pairs pass the network together with the batch; separate: in a pass of their own, which works
-    with every model"""
+    """clip: joint: pairs pass the network together with the batch; separate: in their own pass, for any model"""
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if an option of CLIP is out of its range."""
