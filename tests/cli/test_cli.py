@@ -1,3 +1,5 @@
+"""The command line: what each command prints and keeps, and that bad input is one line and exit status 2."""
+
 import io
 import itertools
 import json

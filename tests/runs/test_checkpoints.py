@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from broken_disk import disk_full
 from cheaplip import CheaplipWarning
 from cheaplip.errors import RunError
 from cheaplip.runs import checkpoints
@@ -119,10 +120,6 @@ def test_without_checksums_the_newest_that_can_be_read_is_used(saved, records):
         assert step_of(saved) == 10
 
 
-def disk_full(*_):
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize("operation", ["os.fsync", "pathlib.Path.replace"])
 def test_a_full_disk_keeps_what_was_there(saved, operation, monkeypatch):
     with monkeypatch.context() as patch:
@@ -137,6 +134,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from cheaplip.runs import checkpoints
+from broken_disk import disk_full
 
 folder, moment, torn = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "torn"
 count = 0

@@ -1,3 +1,5 @@
+"""Certified training: its defaults, what it certifies, how it resumes; figures that contradict each other."""
+
 import dataclasses
 import math
 import re
@@ -17,6 +19,7 @@ from cheaplip.training.certified_csv import read_radii
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.consistency import ContradictionError, check_accuracies
 from cheaplip.training.run import train
+from training_runs import CUBED, stop_after, timeless
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
 
@@ -41,16 +44,9 @@ def test_the_margin_is_positive(margin):
 
 
 def test_a_model_without_a_bound_is_refused_before_anything_is_written(digits, tmp_path, monkeypatch):
-    (tmp_path / "odd.py").write_text(
-        "import torch\n"
-        "class Cubed(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return x ** 3\n"
-        "def net(shape, outputs):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, outputs), Cubed())\n"
-    )
+    (tmp_path / "cubed.py").write_text(CUBED)
     monkeypatch.chdir(tmp_path)
-    config = dataclasses.replace(QUICK, method="certified", model="odd:net")
+    config = dataclasses.replace(QUICK, method="certified", model="cubed:net")
     with pytest.raises(ValueError, match="'2'"):
         train(config, digits, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -61,13 +57,11 @@ def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, epochs=2)
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     train(config, digits, whole)
-    left = iter([False] * 50)  # into the second epoch
     with pytest.raises(Interrupted):
-        train(config, digits, cut, stop=lambda: next(left, True))
+        train(config, digits, cut, stop=stop_after(50))  # in the second epoch
     train(config, digits, cut, resume=True)
     assert cut.read_bytes("model.safetensors") == whole.read_bytes("model.safetensors")
-    lines = [[{k: v for k, v in line.items() if k != "seconds"} for line in f.history()] for f in (cut, whole)]
-    assert lines[0] == lines[1]
+    assert timeless(cut.history()) == timeless(whole.history())
     assert all(line["lower"] <= line["bound"] * (1 + 1e-4) for line in whole.history())
     assert all(("lam" in line) == (method == "clip+certified") for line in whole.history())
     states = [[*unpack(f.load_checkpoint())["multipliers"]["bound"].values()] for f in (cut, whole)]
