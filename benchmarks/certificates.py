@@ -33,9 +33,10 @@ from cheaplip.lipschitz import register_layer
 from cheaplip.lipschitz.bracket import bracket
 from cheaplip.robustness import accuracy, attack
 from cheaplip.runs.folder import RunFolder, versions
+from cheaplip.runs.naming import run_name
 from cheaplip.trained.certify import bracket_for_certificate
-from cheaplip.trained.compare import Attack, compare, run_name
-from cheaplip.trained.subject import load_trained
+from cheaplip.trained.compare import Attack, compare
+from cheaplip.trained.loading import load_trained
 from cheaplip.training.config import TrainConfig, from_json
 
 NEAR = 0.999999

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.clip import Aggregate
 from cheaplip.runs.folder import versions
-from cheaplip.training.ascent import ascend
+from cheaplip.training.pgd import perturb
 
 CLASSES = 10
 WITH_ACCURACY = "plain, with its accuracy"
@@ -190,7 +190,7 @@ def make_step(
             return cross_entropy(output, y) * len(output)
 
         def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-            perturbed = ascend(model, summed, x, y, epsilon=2.0, steps=7, domain=domain, generator=noise)
+            perturbed = perturb(model, summed, x, y, epsilon=2.0, steps=7, domain=domain, generator=noise)
             return cross_entropy(model(perturbed), y), None
 
     if compiled:

@@ -1,3 +1,5 @@
+"""``cheaplip certify`` and ``cheaplip verify``: what is proved and written, and which cards are refused."""
+
 import csv
 import json
 import math
@@ -10,6 +12,8 @@ from safetensors.torch import load_file, save_file
 import cheaplip
 from cheaplip.cli import run
 from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.card import weights_digest
+from training_runs import CUBED
 
 TINY = ["--epochs", "10", "--model", "mlp:32,16", "--probe", "0"]
 
@@ -161,9 +165,6 @@ def rehashed_weights(path, _):
     tampered_weights(path, None)
     weights = load_file(path / "model.safetensors")
     save_file({name: 1.5 * tensor for name, tensor in weights.items()}, path / "model.safetensors")
-    from cheaplip.runs.folder import RunFolder
-    from cheaplip.trained.card import weights_digest
-
     change_card(path, lambda card: card["model"].update(sha256=weights_digest(RunFolder(path))))
 
 
@@ -219,7 +220,7 @@ def claim(section, **values):
         (claim("data", test_inputs=10_000), "no: the card says data test_inputs 10000, here it is 359"),
         (claim("bracket", lower=99.0), "no: the card says Lip(f) ≥ 99, here Lip(f) ≤ "),
         (claim("bracket", lower=math.nan), "no: the card says Lip(f) ≥ nan, here Lip(f) ≤ "),
-        (claim("bracket", gap=1.0), "no: the card says gap 1.0, its own ends are "),
+        (claim("bracket", gap=1.0), "no: the card says gap 1.0, the quotient of its own ends is "),
         (claim("bracket", upper="1"), "is not a card of 'cheaplip certify' (TypeError: expected a number, got '1')"),
         (claim("bracket", upper=10**400), "is not a card of 'cheaplip certify' (OverflowError: "),
         (attacked_unknown, "no: the card says pgd@0.05 of None inputs, expected 1 to 359"),
@@ -270,14 +271,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, tmp_path, monkeypa
 
 def test_a_model_that_cannot_be_bounded_is_not_certified(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "cubed.py").write_text(
-        "import torch\n"
-        "class Cubed(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return x ** 3\n"
-        "def net(shape, outputs):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, outputs), Cubed())\n"
-    )
+    (tmp_path / "cubed.py").write_text(CUBED)
     options = ["--method", "plain", "--model", "cubed:net", "--epochs", "1", "--probe", "0", "--lr", "0.001"]
     assert run(["train", "digits", "--out", "r", *options]) == 0
     capsys.readouterr()

@@ -1,3 +1,5 @@
+"""The command line: what each command prints and keeps, and that bad input is one line and exit status 2."""
+
 import io
 import itertools
 import json
@@ -285,7 +287,7 @@ def test_batch_norm_wants_the_separate_form(form, status, tmp_path, monkeypatch,
     if status:
         err = capsys.readouterr().err
         assert "layer '1' (BatchNorm1d)" in err
-        assert "say --form separate" in err
+        assert "form: this model needs --form separate" in err
         assert not (tmp_path / "r").exists()
 
 

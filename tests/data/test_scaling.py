@@ -13,7 +13,7 @@ from cheaplip.data import load
 from cheaplip.data.scaling import Standardisation
 from cheaplip.errors import DataError
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.subject import load_trained
+from cheaplip.trained.loading import load_trained
 from cheaplip.training.config import from_json
 
 TINY = ["--epochs", "3", "--model", "mlp:8", "--probe", "0", "--search", "8"]
@@ -43,7 +43,7 @@ def test_a_csv_file_is_standardised_by_its_training_part(table):
     everything = torch.cat([data.train.x, data.validation.x, data.test.x])
     assert data.domain.contains(everything)
     torch.testing.assert_close(
-        data.scaling.inverse(everything).sort(0).values, raw(table).sort(0).values, rtol=1e-5, atol=1e-6
+        data.standardisation.inverse(everything).sort(0).values, raw(table).sort(0).values, rtol=1e-5, atol=1e-6
     )
     assert data.class_names == ("high", "low")
     assert data.feature_names == ("mass", "width", "same")
@@ -52,24 +52,24 @@ def test_a_csv_file_is_standardised_by_its_training_part(table):
 @pytest.mark.filterwarnings("ignore:.*feature 0.*:cheaplip.CheaplipWarning")
 def test_none_leaves_features_as_they_come(table):
     data = load(table, label="kind", scaling="none")
-    assert data.scaling is None
+    assert data.standardisation is None
     assert data.train.x[:, 0].mean() > 1000
 
 
 def test_a_csv_file_within_the_unit_box_stays(tmp_path):
     (tmp_path / "unit.csv").write_text("a,kind\n" + "\n".join(f"{i / 40},{i % 2}" for i in range(40)))
     data = load(str(tmp_path / "unit.csv"), label="kind")
-    assert data.scaling is None
+    assert data.standardisation is None
     assert repr(data.domain) == "Box(0, 1)"
-    assert load(str(tmp_path / "unit.csv"), label="kind", scaling="standard").scaling is not None
+    assert load(str(tmp_path / "unit.csv"), label="kind", scaling="standard").standardisation is not None
 
 
 def test_arrays_are_standardised_on_request(tmp_path):
     x = np.random.default_rng(0).normal(5, 2, (60, 2, 3))
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(60) % 2)
-    assert load(str(tmp_path / "d.npz")).scaling is None
+    assert load(str(tmp_path / "d.npz")).standardisation is None
     data = load(str(tmp_path / "d.npz"), scaling="standard")
-    assert data.scaling.mean.shape == (2, 3)
+    assert data.standardisation.mean.shape == (2, 3)
     torch.testing.assert_close(data.train.x.mean(0), torch.zeros(2, 3), atol=1e-6, rtol=0)
 
 
@@ -81,7 +81,7 @@ def test_a_constant_feature_keeps_its_unit_whatever_the_rounding():
 @pytest.mark.parametrize(
     ("source", "scaling", "message"),
     [
-        ("mnist", "standard", "scaling: mnist has its scale and its box already, got standard: leave it out"),
+        ("mnist", "standard", "scaling: mnist comes with a scale and a box of its own, got standard: leave it out"),
         ("digits", "robust", "scaling: expected one of standard, none, got 'robust'"),
     ],
 )
@@ -111,7 +111,7 @@ def test_an_exported_file_takes_the_columns_as_they_are(trained, table):
     program = torch.export.load(trained / "model.pt2").module()
     x = raw(table)
     with torch.no_grad():
-        torch.testing.assert_close(program(x), model(data.scaling(x)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(program(x), model(data.standardisation(x)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_report_and_the_card_speak_of_names_and_units(trained):

@@ -16,7 +16,7 @@ from cheaplip.data import load
 from cheaplip.report import ReportError, write_report
 from cheaplip.report.read import read_study
 from cheaplip.report.table import groups
-from cheaplip.training import exhibits
+from cheaplip.training import results
 from report_folders import SCRIPT, own, row, write, write_run
 
 
@@ -213,9 +213,9 @@ def test_a_large_pair_is_left_out_of_the_exhibits(monkeypatch):
     data = load("digits")
     u, v = data.train.x[0], data.train.x[1]
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    assert len(exhibits.exhibits(model, data, (u, v), 1.0)["witness"]["u"]) == 64
-    monkeypatch.setattr(exhibits, "_MOST", 63)
-    pair = exhibits.exhibits(model, data, (u, v), 1.0)["witness"]
+    assert len(results.report_content(model, data, (u, v), 1.0)["witness"]["u"]) == 64
+    monkeypatch.setattr(results, "_MOST_VALUES", 63)
+    pair = results.report_content(model, data, (u, v), 1.0)["witness"]
     assert "u" not in pair
     assert pair["distance"] == pytest.approx(float((u - v).norm()))
 

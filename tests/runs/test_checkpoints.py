@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from broken_disk import disk_full
 from cheaplip import CheaplipWarning
 from cheaplip.errors import RunError
 from cheaplip.runs import checkpoints
@@ -84,7 +85,7 @@ def test_no_checkpoint_yet(tmp_path):
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit], ids=["truncated", "a bit changed"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(saved, damage):
     damage(saved / NEWEST)
-    expected = f"{saved / NEWEST} is damaged (its checksum is not the one in checkpoint.json): going on from the "
+    expected = f"{saved / NEWEST} is damaged (its checksum is not the one in checkpoint.json): continuing from the "
     with pytest.warns(CheaplipWarning, match=re.escape(expected + "checkpoint before it, epoch 1, step 10")):
         assert step_of(saved) == 10
 
@@ -110,15 +111,13 @@ def test_without_checksums_the_newest_that_can_be_read_is_used(saved, records):
         (saved / RECORDS).unlink()
     else:
         (saved / RECORDS).write_text(records)
-    with pytest.warns(CheaplipWarning, match=f"missing or damaged: going on from {NEWEST}, whose checksum is unknown"):
+    with pytest.warns(
+        CheaplipWarning, match=f"missing or damaged: continuing from {NEWEST}, whose checksum is unknown"
+    ):
         assert step_of(saved) == 20
     truncate(saved / NEWEST)
-    with pytest.warns(CheaplipWarning, match=f"going on from {PREVIOUS}"):
+    with pytest.warns(CheaplipWarning, match=f"continuing from {PREVIOUS}"):
         assert step_of(saved) == 10
-
-
-def disk_full(*_):
-    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("operation", ["os.fsync", "pathlib.Path.replace"])
@@ -135,6 +134,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from cheaplip.runs import checkpoints
+from broken_disk import disk_full
 
 folder, moment, torn = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "torn"
 count = 0

@@ -22,12 +22,11 @@ from cheaplip.data import load
 from cheaplip.errors import Interrupted
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare
-from cheaplip.training.config import TrainConfig
 from cheaplip.training.run import train
+from training_runs import QUICK, stop_after, timeless
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
-QUICK = TrainConfig(data="digits", epochs=3, model="mlp:20", activation="relu", target=0.9, pairs=8, probe=4)
 EACH_STEP = dataclasses.replace(QUICK, checkpoint_every="0.00001m")
 ATTACKS = [Attack("noise", 0.5, 50), Attack("pgd", 0.5, 20)]
 METHODS = {name: dataclasses.replace(QUICK, method=name, epochs=2) for name in ("plain", "clip")}
@@ -57,13 +56,6 @@ def killed_again_and_again(work, path, moments):
         kills += process.exitcode == -signal.SIGKILL
     assert process.exitcode == 0
     return kills
-
-
-def timeless(value):
-    """Without the figures that are times."""
-    if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if not key.startswith("seconds")}
-    return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def check_kills(tmp_path, moments, least):
@@ -98,9 +90,8 @@ def test_a_comparison_killed_at_random_moments_ends_the_same(tmp_path):
 
 def interrupted(path, steps):
     """A run with a checkpoint at each of its first steps."""
-    left = iter([False] * steps)
     with pytest.raises(Interrupted):
-        train(EACH_STEP, load("digits"), RunFolder(path), stop=lambda: next(left, True))
+        train(EACH_STEP, load("digits"), RunFolder(path), stop=stop_after(steps))
     return RunFolder(path)
 
 
@@ -108,16 +99,17 @@ def test_a_truncated_checkpoint_is_said_and_the_older_one_leads_to_the_same_end(
     folder = interrupted(tmp_path / "cut", 50)
     path = folder.path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(CheaplipWarning, match="is damaged .* going on from the checkpoint before it, epoch 0, step 25"):
+    with pytest.warns(
+        CheaplipWarning, match="is damaged .* continuing from the checkpoint before it, epoch 0, step 25"
+    ):
         resumed = train(EACH_STEP, load("digits"), folder, resume=True)
     assert timeless(resumed) == timeless(train(QUICK, load("digits"), RunFolder(tmp_path / "whole")))
 
 
 def test_minutes_between_checkpoints(tmp_path):
     config = dataclasses.replace(QUICK, checkpoint_every="30m")
-    left = iter([False] * 90)
     with pytest.raises(Interrupted):
-        train(config, load("digits"), RunFolder(tmp_path / "run"), stop=lambda: next(left, True))
+        train(config, load("digits"), RunFolder(tmp_path / "run"), stop=stop_after(90))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert "checkpoint.safetensors" in names
     assert "checkpoint.previous.safetensors" not in names  # three epochs, and not yet half an hour

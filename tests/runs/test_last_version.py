@@ -11,7 +11,9 @@ import pytest
 
 from cheaplip.data import load
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.card import markdown
+from cheaplip.trained.certify import certify
+from cheaplip.trained.loading import load_run
 from cheaplip.trained.verify import verify
 from cheaplip.training import train
 from cheaplip.training.config import from_json
@@ -34,9 +36,9 @@ def copied(tmp_path):
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_loads_and_is_as_good_as_it_was(copied, name):
-    subject = of_run(copied(name))
-    found = task_of(subject.data).figures(subject.model, *subject.data.test)["accuracy"]
-    assert found == pytest.approx(subject.metrics()["accuracy"]["test"], abs=1e-3)
+    trained = load_run(copied(name))
+    found = task_of(trained.data).figures(trained.model, *trained.data.test)["accuracy"]
+    assert found == pytest.approx(trained.metrics()["accuracy"]["test"], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["clip", "certified"])
@@ -54,3 +56,17 @@ def test_an_interrupted_run_continues_to_what_it_would_have_been(copied, name):
     assert metrics["accuracy"] == pytest.approx(wanted["accuracy"], abs=2e-3)
     assert metrics["lam"] == pytest.approx(wanted["lam"], rel=1e-3)
     assert metrics["lipschitz"]["lower"] == pytest.approx(wanted["lipschitz"]["lower"], rel=1e-2)
+
+
+def test_a_run_on_data_whose_module_moved_is_resumed_and_its_card_proved(copied):
+    folder = copied("quick")
+    saved = folder.read_json("config.json")
+    config = from_json(saved)
+    assert config.data != saved["data"]
+    assert train(config, load(config.data), folder, resume=True) == folder.read_json("metrics.json")
+    certify(load_run(folder), epsilons=[0.1], seconds=1.0)
+    card = folder.read_json("card.json")
+    card["training"]["data"] = saved["data"]
+    folder.write_json("card.json", card)
+    folder.write_text("card.md", markdown(card))
+    assert verify(folder, seconds=1.0)["training"]["data"] == saved["data"]

@@ -1,3 +1,5 @@
+"""A run's folder: what it keeps and refuses, files written completely or not at all, one process at a time."""
+
 import json
 import math
 import re
@@ -6,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from broken_disk import disk_full, no_locks, read_only
 from cheaplip import CheaplipWarning
 from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder
@@ -16,18 +19,6 @@ def folder(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.create()
     return run
-
-
-def disk_full(*_):
-    raise OSError(28, "No space left on device")
-
-
-def read_only(*_):
-    raise OSError(30, "Read-only file system")
-
-
-def no_locks(*_):
-    raise OSError(37, "No locks available")
 
 
 def test_an_empty_folder_is_fine_and_a_full_one_refused(tmp_path):
@@ -138,7 +129,7 @@ def test_a_second_holder_is_refused_and_a_later_one_welcome(folder):
 
 def test_a_file_system_without_locks_warns(folder, monkeypatch):
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.warns(CheaplipWarning, match="has no locks: let no second process write there"), folder.locked():
+    with pytest.warns(CheaplipWarning, match="has no locks: make sure that no second process"), folder.locked():
         pass
 
 

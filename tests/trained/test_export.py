@@ -12,7 +12,7 @@ from cheaplip.data import load
 from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.export import export
-from cheaplip.trained.subject import load_trained
+from cheaplip.trained.loading import load_trained
 from cheaplip.training.config import from_json
 
 
@@ -67,7 +67,7 @@ def test_a_regression_answers_in_the_labels_units(kind, tmp_path, monkeypatch):
     data = load("table.csv", label="price", task="regression", scaling="standard")
     trained = RunFolder(tmp_path / "run")
     model = load_trained(trained, from_json(trained.read_json("config.json")), data)
-    raw = data.scaling.inverse(data.test.x)
+    raw = data.standardisation.inverse(data.test.x)
     if kind == "pt2":
         answer = torch.export.load(path).module()(raw)
     else:

@@ -1,3 +1,5 @@
+"""Certified training: its defaults, what it certifies, how it resumes; figures that contradict each other."""
+
 import dataclasses
 import math
 import re
@@ -12,10 +14,12 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
+from cheaplip.training.certified_csv import read_radii
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.order import ContradictionError, check_order, read_radii
+from cheaplip.training.consistency import ContradictionError, check_accuracies
 from cheaplip.training.run import train
+from training_runs import CUBED, stop_after, timeless
 
 QUICK = TrainConfig(data="digits", epochs=3, model="mlp:24,12", activation="relu", target=0.9, pairs=8, probe=2)
 
@@ -40,16 +44,9 @@ def test_the_margin_is_positive(margin):
 
 
 def test_a_model_without_a_bound_is_refused_before_anything_is_written(digits, tmp_path, monkeypatch):
-    (tmp_path / "odd.py").write_text(
-        "import torch\n"
-        "class Cubed(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return x ** 3\n"
-        "def net(shape, outputs):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, outputs), Cubed())\n"
-    )
+    (tmp_path / "cubed.py").write_text(CUBED)
     monkeypatch.chdir(tmp_path)
-    config = dataclasses.replace(QUICK, method="certified", model="odd:net")
+    config = dataclasses.replace(QUICK, method="certified", model="cubed:net")
     with pytest.raises(ValueError, match="'2'"):
         train(config, digits, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -60,13 +57,11 @@ def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, epochs=2)
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     train(config, digits, whole)
-    left = iter([False] * 50)  # into the second epoch
     with pytest.raises(Interrupted):
-        train(config, digits, cut, stop=lambda: next(left, True))
+        train(config, digits, cut, stop=stop_after(50))  # in the second epoch
     train(config, digits, cut, resume=True)
     assert cut.read_bytes("model.safetensors") == whole.read_bytes("model.safetensors")
-    lines = [[{k: v for k, v in line.items() if k != "seconds"} for line in f.history()] for f in (cut, whole)]
-    assert lines[0] == lines[1]
+    assert timeless(cut.history()) == timeless(whole.history())
     assert all(line["lower"] <= line["bound"] * (1 + 1e-4) for line in whole.history())
     assert all(("lam" in line) == (method == "clip+certified") for line in whole.history())
     states = [[*unpack(f.load_checkpoint())["multipliers"]["bound"].values()] for f in (cut, whole)]
@@ -74,12 +69,12 @@ def test_an_interrupted_run_continues_bit_for_bit(method, digits, tmp_path):
 
 
 def test_certified_training_certifies_more_and_nothing_beats_the_certificate(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("cheaplip.trained.compare._SEARCH", 1.0)
+    monkeypatch.setattr("cheaplip.trained.compare._SECONDS", 1.0)
     config = dataclasses.replace(QUICK, method="certified", probe=0, epochs=10)
     attacks = [Attack("pgd", 0.2, 12), Attack("autoattack", 0.2, 12)]
     rows = compare({"certified": config}, [0], digits, tmp_path, attacks=attacks, certify_at=[0.1, 0.2])
     (row,), folder = rows, RunFolder(tmp_path / "certified-seed0")
-    check_order(folder.read_json("metrics.json"), read_radii(folder.read_text("certified.csv")))
+    check_accuracies(folder.read_json("metrics.json"), read_radii(folder.read_text("certified.csv")))
     first = [line.split(",") for line in (folder.path / "certified.csv").read_text().splitlines()[1:13]]
     proved = sum(label == guess and float(radius) > 0.2 for _, label, guess, radius in first) / 12
     clean = sum(label == guess for _, label, guess, _ in first) / 12
@@ -89,7 +84,7 @@ def test_certified_training_certifies_more_and_nothing_beats_the_certificate(dig
     assert summarise(rows)[0].columns["certified@0.2"] == (row["certified"]["0.2"], None)
     plain = RunFolder(tmp_path / "plain")
     train(dataclasses.replace(QUICK, method="plain", probe=0), digits, plain)
-    proved_plain = certify(of_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
+    proved_plain = certify(load_run(plain, digits), epsilons=[0.2], seconds=1.0)["certified"]["0.2"]
     assert row["certified"]["0.2"] > proved_plain + 0.2
 
 
@@ -115,16 +110,16 @@ def folder_with(path, radii, **robust):
 def test_figures_that_contradict_each_other(robust, message, tmp_path):
     metrics, folder = folder_with(tmp_path, [(True, 0.6), (True, 0.7), (True, 0.2), (False, 3.0)], **robust)
     if message is None:
-        check_order(metrics, read_radii(folder.read_text("certified.csv")))
+        check_accuracies(metrics, read_radii(folder.read_text("certified.csv")))
     else:
         with pytest.raises(ContradictionError, match=re.escape(message)):
-            check_order(metrics, read_radii(folder.read_text("certified.csv")))
+            check_accuracies(metrics, read_radii(folder.read_text("certified.csv")))
 
 
 def test_the_order_is_checked_whenever_both_are_computed(digits, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     train(dataclasses.replace(QUICK, method="certified", margin=0.6), digits, folder)
-    certify(of_run(folder, digits), epsilons=[0.05], seconds=1.0)
+    certify(load_run(folder, digits), epsilons=[0.05], seconds=1.0)
     lines = (folder.path / "certified.csv").read_text().splitlines()
     boasted = [lines[0], *(",".join([*line.split(",")[:3], "9.0"]) for line in lines[1:])]
     folder.write_text("certified.csv", "\n".join(boasted) + "\n")

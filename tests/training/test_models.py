@@ -1,3 +1,5 @@
+"""Models by name: their sizes, their weights, and what is said of names that cannot be built."""
+
 import re
 
 import pytest

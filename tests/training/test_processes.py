@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from test_distributed import on_ranks
 
 from cheaplip.cli import run
 from cheaplip.data import load
@@ -23,6 +22,8 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.processes import broadcast, leads
 from cheaplip.training.run import train
+from several_processes import on_ranks
+from training_runs import stop_after
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals")
 
@@ -168,11 +169,11 @@ def test_an_interrupt_stops_all_processes_at_the_same_step(tmp_path):
 def cut_and_resumed(folder: str) -> dict[str, torch.Tensor]:
     """A run, and the same one interrupted in the middle of an epoch and continued: is everything but times equal?"""
     config = TrainConfig(data="digits", model="mlp:20", activation="tanh", epochs=2, pairs=8, probe=0, target=0.9)
-    digits, left = load("digits"), iter([False] * 7)
+    digits = load("digits")
     whole, cut = RunFolder(Path(folder) / "whole"), RunFolder(Path(folder) / "cut")
     train(config, digits, whole)
     with pytest.raises(Interrupted):
-        train(config, digits, cut, stop=lambda: next(left, True))
+        train(config, digits, cut, stop=stop_after(7))
     step = unpack(broadcast(newest(cut.path) if leads() else None))["step"]
     train(config, digits, cut, resume=True)
     weights = [load_file(run.path / "model.safetensors") for run in (whole, cut)] if leads() else [{}, {}]

@@ -12,10 +12,13 @@ from torch import nn
 from cheaplip import Box
 from cheaplip.cli import run
 from cheaplip.data import load
-from cheaplip.errors import DataError
+from cheaplip.errors import DataError, Interrupted
 from cheaplip.lipschitz.bracket import bracket
-from cheaplip.training.order import ContradictionError
-from cheaplip.training.tasks import TASKS, Regression, Standardised
+from cheaplip.runs.folder import RunFolder
+from cheaplip.training import TrainConfig, train
+from cheaplip.training.consistency import ContradictionError
+from cheaplip.training.tasks import TASKS, InLabelUnits, Regression
+from training_runs import stop_after, timeless
 
 NOISE = 20.0
 
@@ -260,10 +263,10 @@ def slope():
 
 def test_pgd_finds_the_worst_error_of_a_linear_model(slope):
     x, y = torch.full((5, 2), 0.5), torch.tensor([[3.0], [4.0], [3.4], [3.6], [0.0]])
-    found = Regression().attacked("pgd", slope, x, y, epsilon=0.1, domain=Box(0.0, 1.0))
+    found = Regression().figure_under_attack("pgd", slope, x, y, epsilon=0.1, domain=Box(0.0, 1.0))
     worst = (3.5 - y).abs() + 0.5
     assert found == pytest.approx(float(worst.square().mean().sqrt()), rel=1e-3)
-    assert Regression().attacked("pgd", slope, x, y, epsilon=0, domain=Box(0.0, 1.0)) == pytest.approx(
+    assert Regression().figure_under_attack("pgd", slope, x, y, epsilon=0, domain=Box(0.0, 1.0)) == pytest.approx(
         float((3.5 - y).square().mean().sqrt())
     )
 
@@ -271,35 +274,35 @@ def test_pgd_finds_the_worst_error_of_a_linear_model(slope):
 def test_an_unknown_attack_is_refused(slope):
     x = torch.full((1, 2), 0.5)
     with pytest.raises(ValueError, match=r"^attack: expected one of noise, pgd, got 'fgsm'$"):
-        Regression().attacked("fgsm", slope, x, x[:, :1], epsilon=0.1, domain=Box(0.0, 1.0))
+        Regression().figure_under_attack("fgsm", slope, x, x[:, :1], epsilon=0.1, domain=Box(0.0, 1.0))
 
 
 def test_noise_adds_its_variance(slope):
     x = torch.full((20_000, 2), 0.5)
-    found = Regression().attacked("noise", slope, x, slope(x).detach(), epsilon=0.3, domain=Box(0.0, 1.0))
+    found = Regression().figure_under_attack("noise", slope, x, slope(x).detach(), epsilon=0.3, domain=Box(0.0, 1.0))
     assert found == pytest.approx(0.3 * 5, rel=0.03)
 
 
 def test_certified_errors_contradicted_by_an_attack(slope):
     x, y = torch.full((4, 2), 0.5), torch.zeros(4, 1)
-    certificate = Regression().certificate(slope, x, y, bracket(slope, Box(0.0, 1.0), x=x, seconds=0.1), [0.1])
+    certificate = Regression().certify(slope, x, y, bracket(slope, Box(0.0, 1.0), x=x, seconds=0.1), [0.1])
     assert certificate.figures["0.1"] == pytest.approx(4.0)
     figures = {"robust": {"pgd@0.1": 3.99, "noise@0.1": 9.0}, "robust_samples": {"pgd@0.1": 4, "noise@0.1": 4}}
-    Regression().check_order(figures, certificate.table)
+    Regression().check_consistency(figures, certificate.table)
     with pytest.raises(ContradictionError, match=r"pgd@0\.1 = 4\.1000 is above certified@0\.1 = 4\.0000"):
-        Regression().check_order(figures | {"robust": {"pgd@0.1": 4.1}}, certificate.table)
+        Regression().check_consistency(figures | {"robust": {"pgd@0.1": 4.1}}, certificate.table)
 
 
 def test_a_standardised_network_has_one_scale_for_all_outputs():
     y = torch.tensor([[1.0, 10.0], [3.0, 50.0]])
     network = nn.Linear(2, 2)
-    model = Standardised(network, y)
+    model = InLabelUnits(network, y)
     assert model.shift.tolist() == [2.0, 30.0]
     assert float(model.scale) == pytest.approx(math.sqrt((1 + 400) / 2))
     x = torch.rand(7, 2)
     torch.testing.assert_close(model(x), model.scale * network(x) + model.shift)
-    assert float(Standardised(network, torch.ones(3, 2)).scale) == 1.0
-    inner, scale = TASKS["regression"].network(model)
+    assert float(InLabelUnits(network, torch.ones(3, 2)).scale) == 1.0
+    inner, scale = TASKS["regression"].unwrap(model)
     assert inner is network
     outer_bracket, inner_bracket = (bracket(m, shape=(2,), seconds=0.1) for m in (model, network))
     assert outer_bracket.upper == pytest.approx(scale * inner_bracket.upper, rel=1e-6)
@@ -307,11 +310,6 @@ def test_a_standardised_network_has_one_scale_for_all_outputs():
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_an_interrupted_regression_continues_bit_for_bit(part, here, tmp_path):
-    from cheaplip.errors import Interrupted
-    from cheaplip.runs.folder import RunFolder
-    from cheaplip.training.config import TrainConfig
-    from cheaplip.training.run import train
-
     config = TrainConfig(
         data="table.csv",
         label="price",
@@ -325,8 +323,7 @@ def test_an_interrupted_regression_continues_bit_for_bit(part, here, tmp_path):
     )
     data = load("table.csv", label="price", task="regression")
     whole = train(config, data, RunFolder(tmp_path / "whole"))
-    left = iter(range(55))  # into the second epoch
     with pytest.raises(Interrupted):
-        train(config, data, RunFolder(tmp_path / "part"), stop=lambda: next(left, None) is None)
+        train(config, data, RunFolder(tmp_path / "part"), stop=stop_after(55))  # in the second epoch
     again = train(config, data, RunFolder(tmp_path / "part"), resume=True)
-    assert {**again, "seconds_per_epoch": 0} == {**whole, "seconds_per_epoch": 0}
+    assert timeless(again) == timeless(whole)

@@ -1,3 +1,5 @@
+"""Training runs: what they leave, that they repeat and resume bit for bit, where λ ends, which options are refused."""
+
 import dataclasses
 import json
 import re
@@ -11,24 +13,15 @@ from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
-from cheaplip.training.config import TrainConfig, from_json
+from cheaplip.training.config import from_json
 from cheaplip.training.loop import Training
 from cheaplip.training.run import train
-
-QUICK = TrainConfig(data="digits", epochs=3, model="mlp:20", activation="relu", target=0.9, pairs=8, probe=4)
+from training_runs import QUICK, stop_after, timeless
 
 
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
-
-
-def timeless(metrics):
-    return {key: value for key, value in metrics.items() if key != "seconds_per_epoch"}
-
-
-def history(folder):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in folder.history()]
 
 
 @pytest.mark.parametrize("method", ["plain", "weight", "clip", "adversarial"])
@@ -55,7 +48,7 @@ def test_same_seed_same_metrics_and_another_seed_others(form, digits, tmp_path):
     same = train(config, digits, RunFolder(tmp_path / "same"))
     other = train(dataclasses.replace(config, seed=1), digits, RunFolder(tmp_path / "other"))
     assert timeless(one) == timeless(same)
-    assert history(RunFolder(tmp_path / "one")) == history(RunFolder(tmp_path / "same"))
+    assert timeless(RunFolder(tmp_path / "one").history()) == timeless(RunFolder(tmp_path / "same").history())
     assert one["accuracy"] != other["accuracy"]
 
 
@@ -70,14 +63,13 @@ def test_training_leaves_the_global_random_state_alone(digits, tmp_path):
 def test_an_interrupted_run_continues_bit_for_bit(method, steps, digits, tmp_path):
     config = dataclasses.replace(QUICK, method=method, adversarial_steps=2)
     whole = train(config, digits, RunFolder(tmp_path / "whole"))
-    left = iter([False] * steps)
     folder = RunFolder(tmp_path / "cut")
     with pytest.raises(Interrupted):
-        train(config, digits, folder, stop=lambda: next(left, True))
+        train(config, digits, folder, stop=stop_after(steps))
     assert "metrics.json" not in {path.name for path in folder.path.iterdir()}
     resumed = train(config, digits, folder, resume=True)
     assert timeless(resumed) == timeless(whole)
-    assert history(folder) == history(RunFolder(tmp_path / "whole"))
+    assert timeless(folder.history()) == timeless(RunFolder(tmp_path / "whole").history())
 
 
 def test_a_finished_run_is_not_trained_again(digits, tmp_path, monkeypatch):

@@ -1,4 +1,11 @@
-"""The command line: arguments in, calls out; it computes nothing. One module a command."""
+"""The command line: it turns arguments into calls, and shows the results; it computes nothing itself.
+
+Each command is a dataclass in a module of its own, whose fields are its options; ``train.py`` is a short one. Shared by
+all: ``options.py`` (options given as text), ``trained_model.py`` (options that name a model), ``tracking.py``,
+``console.py`` (progress bars, tables, messages). Start with ``run`` below.
+
+May import every other package except ``integrations``.
+"""
 
 import io
 import re
@@ -10,53 +17,60 @@ from typing import Any
 
 import tyro
 
-from cheaplip.cli.bracket import Bracket
-from cheaplip.cli.certify import Certify
-from cheaplip.cli.compare import Compare
-from cheaplip.cli.console import Interrupt, fail, messages, shown_warnings
-from cheaplip.cli.evaluate import Evaluate
-from cheaplip.cli.export import Export
-from cheaplip.cli.report import Report
-from cheaplip.cli.reproduce import Reproduce
-from cheaplip.cli.train import Train
-from cheaplip.cli.verify import Verify
+from cheaplip.cli.bracket import BracketCommand
+from cheaplip.cli.certify import CertifyCommand
+from cheaplip.cli.compare import CompareCommand
+from cheaplip.cli.console import Interrupt, fail, messages, warnings_as_lines
+from cheaplip.cli.evaluate import EvaluateCommand
+from cheaplip.cli.export import ExportCommand
+from cheaplip.cli.report import ReportCommand
+from cheaplip.cli.reproduce import ReproduceCommand
+from cheaplip.cli.train import TrainCommand
+from cheaplip.cli.verify import VerifyCommand
 from cheaplip.errors import Interrupted
 
 __all__ = [
-    "Bracket",
-    "Certify",
-    "Compare",
-    "Evaluate",
-    "Export",
-    "Report",
-    "Reproduce",
-    "Train",
-    "Verify",
+    "BracketCommand",
+    "CertifyCommand",
+    "CompareCommand",
+    "EvaluateCommand",
+    "ExportCommand",
+    "ReportCommand",
+    "ReproduceCommand",
+    "TrainCommand",
+    "VerifyCommand",
     "run",
 ]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
-    "train": Train,
-    "compare": Compare,
-    "evaluate": Evaluate,
-    "bracket": Bracket,
-    "certify": Certify,
-    "verify": Verify,
-    "reproduce": Reproduce,
-    "report": Report,
-    "export": Export,
+    "train": TrainCommand,
+    "compare": CompareCommand,
+    "evaluate": EvaluateCommand,
+    "bracket": BracketCommand,
+    "certify": CertifyCommand,
+    "verify": VerifyCommand,
+    "reproduce": ReproduceCommand,
+    "report": ReportCommand,
+    "export": ExportCommand,
 }
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run one command.
+
+    Args:
+        arguments: the words after ``cheaplip``.
+
+    Returns:
+        The exit status: 0 done, 2 bad input, 130 interrupted.
+    """
     interrupt = Interrupt()
     previous = {kind: signal.signal(kind, interrupt.request) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         command = _parse(arguments)
         if isinstance(command, int):
             return command
-        with shown_warnings():
+        with warnings_as_lines():
             command(interrupt)
     except Interrupted:
         messages.print(
@@ -77,14 +91,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
-    """The command, or an exit status; what the parser prints about bad input is folded to one line."""
+    """Parse arguments into a command, or an exit status; the parser's message about bad input is shown in one line."""
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):
             command: Callable[[Interrupt], None] = tyro.extras.subcommand_cli_from_dict(
                 _COMMANDS,
                 prog="cheaplip",
-                description="Train stable models, cheaply; say honestly how stable they are.",
+                description="Train models with a small Lipschitz constant, measure how stable they are, and prove it.",
                 args=list(arguments),
                 config=(tyro.conf.OmitArgPrefixes,),
             )
@@ -93,7 +107,7 @@ def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
         if status == 0:
             sys.stdout.write(out.getvalue())
         else:
-            told = " ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split())
-            fail(re.sub(r"^Value error Error parsing __tyro\S*: ", "", told))  # a name of the parser's own
+            message = " ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split())
+            fail(re.sub(r"^Value error Error parsing __tyro\S*: ", "", message))  # a name that only the parser uses
         return status
     return command

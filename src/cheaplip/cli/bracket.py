@@ -7,48 +7,48 @@ from rich.table import Table
 
 from cheaplip.cli.console import Interrupt, print_json, progress_display, search_bar, show_table
 from cheaplip.cli.options import check_seconds, parse_norm
-from cheaplip.cli.report import renew_report
-from cheaplip.cli.subject import SubjectOptions
+from cheaplip.cli.report import update_report
+from cheaplip.cli.trained_model import TrainedModelOptions
 from cheaplip.lipschitz.bounds.best import BOUNDS
-from cheaplip.trained.bracket import bracket_subject
+from cheaplip.trained.bracket import SECONDS, bracket_model
 from cheaplip.training.options import check_choice
 
-__all__ = ["Bracket"]
+__all__ = ["BracketCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bracket(SubjectOptions):
-    """Bracket the Lipschitz constant of a trained model.
+class BracketCommand(TrainedModelOptions):
+    """Bracket the Lipschitz constant of a trained model: lower ≤ Lip(f) ≤ upper.
 
-    Of a run, in norm 2, both ends join its metrics.json and its page.
+    For a run, in norm 2, both ends are added to its metrics.json and its report.
     """
 
     norm: str = "2"
-    """of inputs and outputs: 2, 1 or inf"""
+    """norm of inputs and outputs: 2, 1 or inf"""
     method: str | None = None
-    """the upper bound to use; unset: the best of all"""
-    seconds: float = 30.0
-    """for both ends, about"""
+    """the method of the upper bound; unset: the best of all"""
+    seconds: float = SECONDS
+    """time for both ends, about"""
     json: bool = False
     """print both ends as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Bracket, then print both ends."""
+        """Bracket the model, then print both ends."""
         norm = parse_norm(self.norm)
         if self.method is not None:
             check_choice("method", self.method, BOUNDS)
         check_seconds(self.seconds)
-        subject = self.subject()
+        trained = self.load()
         with progress_display() as bar:
-            found = bracket_subject(
-                subject,
+            found = bracket_model(
+                trained,
                 norm=norm,
                 method=self.method,
                 seconds=self.seconds,
-                progress=search_bar(bar, subject.name, interrupt),
+                progress=search_bar(bar, trained.name, interrupt),
             )
-        print_json(found) if self.json else show_table(_table(subject.name, found))
-        renew_report(subject.folder)
+        print_json(found) if self.json else show_table(_table(trained.name, found))
+        update_report(trained.folder)
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:

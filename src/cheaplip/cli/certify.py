@@ -7,42 +7,43 @@ from rich.table import Table
 
 from cheaplip.cli.console import Interrupt, messages, print_json, progress_display, search_bar, show_table
 from cheaplip.cli.options import check_seconds, parse_radii
-from cheaplip.cli.report import renew_report
-from cheaplip.cli.subject import SubjectOptions
+from cheaplip.cli.report import update_report
+from cheaplip.cli.trained_model import TrainedModelOptions
 from cheaplip.runs.words import words_of
+from cheaplip.trained.bracket import SECONDS
 from cheaplip.trained.certify import certify
 
-__all__ = ["Certify"]
+__all__ = ["CertifyCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certify(SubjectOptions):
-    """Prove how far each test input can move without changing its class, or how far off a regression can be moved.
+class CertifyCommand(TrainedModelOptions):
+    """Prove how far each test input can move without changing its class, or how large a regression's error can become.
 
-    Writes certified.csv, and a run's card.
+    Writes certified.csv and, for a run, its model card.
     """
 
     epsilon: str
-    """radii (L2) to give the certified accuracy, or error, at, separated by commas"""
-    seconds: float = 30.0
-    """for both ends, about"""
+    """radii (L2) of the certified accuracy or error, separated by commas"""
+    seconds: float = SECONDS
+    """time for both ends of the bracket, about"""
     json: bool = False
     """print the metrics as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Certify, then print the accuracies."""
+        """Certify the model, then print the certified figures."""
         radii = parse_radii("epsilon", self.epsilon)
         check_seconds(self.seconds)
-        subject = self.subject()
+        trained = self.load()
         with progress_display() as bar:
             metrics = certify(
-                subject, epsilons=radii, seconds=self.seconds, progress=search_bar(bar, subject.name, interrupt)
+                trained, epsilons=radii, seconds=self.seconds, progress=search_bar(bar, trained.name, interrupt)
             )
-        print_json(metrics) if self.json else show_table(_table(subject.name, metrics))
-        if subject.folder is not None and not self.json:
-            card = "" if subject.config is None else f", card: {subject.folder.path / 'card.md'}"
-            messages.print(f"radii: {subject.folder.path / 'certified.csv'}{card}", soft_wrap=True)
-        renew_report(subject.folder)
+        print_json(metrics) if self.json else show_table(_table(trained.name, metrics))
+        if trained.folder is not None and not self.json:
+            card = "" if trained.config is None else f", card: {trained.folder.path / 'card.md'}"
+            messages.print(f"radii: {trained.folder.path / 'certified.csv'}{card}", soft_wrap=True)
+        update_report(trained.folder)
 
 
 def _table(name: str, metrics: dict[str, Any]) -> Table:

@@ -37,44 +37,48 @@ from cheaplip.training.models import build
 from cheaplip.training.steering import check_target
 from cheaplip.training.tasks import task_of
 
-__all__ = ["Compare"]
+__all__ = ["CompareCommand"]
+
+_SLOW_SAMPLES = 1000  # inputs attacked by AutoAttack, which is slow, unless the user says how many
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SharedOptions(TrainConfig):
+class _ComparedConfig(TrainConfig):
+    """The options of all runs of a comparison; methods and seeds are options of the command."""
+
     method: Annotated[str, tyro.conf.Suppress] = "clip"
     seed: Annotated[int, tyro.conf.Suppress] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(TrackingOptions):
-    """Train several methods on the same data, attack them all, and print one table."""
+class CompareCommand(TrackingOptions):
+    """Train several methods on the same data, attack the trained models, and print one table."""
 
-    config: _SharedOptions
+    config: _ComparedConfig
     out: Path
-    """a folder for all runs and results.json; an interrupted comparison continues there"""
+    """the folder for all runs and results.json; an interrupted comparison continues there"""
     methods: str = "plain,weight,clip,adversarial"
-    """which, separated by commas"""
+    """the training methods, separated by commas"""
     seeds: str = "0"
-    """trained with each, separated by commas"""
+    """the seeds to train each method with, separated by commas"""
     attacks: str | None = None
-    """which, separated by commas; unset: all that can work on the data, but fgsm"""
+    """the attacks, separated by commas; unset: all that work on the data, except fgsm"""
     epsilon: str | None = None
-    """radii of the attacks (L2), separated by commas; unset: the data's own"""
+    """radii of the attacks (L2), separated by commas; unset: a default that suits the data"""
     noise: str | None = None
-    """standard deviations of the noise, separated by commas; unset: the data's own"""
+    """standard deviations of the noise, separated by commas; unset: a default that suits the data"""
     certify: str | None = None
-    """radii (L2) to prove the accuracy at, separated by commas; unset: nothing is certified"""
+    """radii (L2) of the certified accuracy or error, separated by commas; unset: nothing is certified"""
     samples: int | None = None
-    """attack the first so many test inputs; unset: all, and 1000 for autoattack"""
+    """number of test inputs to attack, from the first; unset: all, and 1000 for autoattack"""
     overwrite: bool = False
-    """start afresh where --out holds a comparison already"""
+    """replace the comparison that --out holds already"""
     json: bool = False
     """print the rows as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Train and attack, then print the table."""
-        self.trackers(RunFolder(self.out))  # so that a missing package is told before anything is replaced
+        """Train and attack the models, then print the table."""
+        self.trackers(RunFolder(self.out))  # a missing package must be reported before anything is replaced
         data = load_data(self.config)
         methods = parse_methods(self.methods)
         seeds = parse_seeds(self.seeds)
@@ -84,7 +88,7 @@ class Compare(TrackingOptions):
         configs = {method: TrainConfig(**{**shared, "method": method}) for method in methods}
         for config in configs.values():
             check_target(config, data)
-        build(self.config.model, data.shape, data.outputs)  # so that a bad model fails before anything is replaced
+        build(self.config.model, data.shape, data.outputs)  # a bad model must be reported before anything is replaced
         with progress_display() as bar:
             rows = compare(
                 configs,
@@ -116,7 +120,7 @@ class Compare(TrackingOptions):
         radii = [data.epsilon] if self.epsilon is None else parse_radii("epsilon", self.epsilon)
         deviations = [data.noise] if self.noise is None else parse_radii("noise", self.noise)
         return [
-            Attack(name, epsilon, self.samples or (1000 if name == "autoattack" else None))
+            Attack(name, epsilon, self.samples or (_SLOW_SAMPLES if name == "autoattack" else None))
             for name in names
             for epsilon in (deviations if name == "noise" else radii)
         ]

@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables, JSON, one-line messages."""
+"""What the command line shows: progress bars, tables, JSON, messages; and how it reacts to Ctrl-C."""
 
 import json
 import sys
@@ -35,18 +35,21 @@ __all__ = [
     "progress_display",
     "search_bar",
     "show_table",
-    "shown_warnings",
     "training_bar",
+    "warnings_as_lines",
 ]
 
 messages = Console(stderr=True)
-_SELDOM = 60.0  # seconds between two states of the progress in a log, at least
-_SHARE = 0.05  # of the time that has passed: an overnight run leaves pages, not books
+_LOG_SECONDS = 60.0  # least time between two progress lines in a log
+_LOG_SHARE = 0.05  # least time between them as a fraction of the time since the start, to keep logs of long runs short
 _LOG_WIDTH = 160  # characters
 
 
 class Interrupt:
-    """Ctrl-C asks training to stop after the step under way; a second one stops at once."""
+    """Remembers Ctrl-C, so that a training can stop after its current step; a second Ctrl-C stops at once.
+
+    Calling it returns whether Ctrl-C was pressed.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -55,19 +58,21 @@ class Interrupt:
         return self.requested
 
     def request(self, *_: object) -> None:
+        """Handle a signal."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        sys.stderr.write("cheaplip: stopping soon; Ctrl-C again stops at once\n")
+        sys.stderr.write("cheaplip: stopping after this step; press Ctrl-C again to stop at once\n")
 
 
 def fail(message: str) -> None:
+    """Print an error as a single line on standard error."""
     sys.stderr.write(f"cheaplip: {' '.join(message.split())}\n")
 
 
 @contextmanager
-def shown_warnings() -> Iterator[None]:
-    """Show our own warnings as single lines; the packages' warnings as ever."""
+def warnings_as_lines() -> Iterator[None]:
+    """Show cheaplip's warnings as single lines inside the block; those of other packages are shown as usual."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", CheaplipWarning)
         show = warnings.showwarning
@@ -83,31 +88,31 @@ def shown_warnings() -> Iterator[None]:
 
 
 class LoggedProgress(Progress):
-    """A progress display that also speaks where there is no terminal: now and then it prints what is under way."""
+    """A progress display that prints a line now and then where there is no terminal, for logs."""
 
     def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
         super().__init__(*columns, **options)
-        self._began = self._spoke = self.get_time()
+        self._began = self._printed = self.get_time()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """As ever."""
+        """Update a task, and print a progress line if it is time for one."""
         super().update(task_id, **changes)
         now = self.get_time()
-        if not self.console.is_terminal and now - self._spoke >= max(_SELDOM, _SHARE * (now - self._began)):
-            self._spoke = now
-            under_way = [task for task in self.tasks if task.started and not task.finished]
-            self.console.print(self.make_tasks_table(under_way))
+        if not self.console.is_terminal and now - self._printed >= max(_LOG_SECONDS, _LOG_SHARE * (now - self._began)):
+            self._printed = now
+            running = [task for task in self.tasks if task.started and not task.finished]
+            self.console.print(self.make_tasks_table(running))
 
 
 @contextmanager
 def progress_display(
     amount: Callable[[], ProgressColumn] = MofNCompleteColumn, *, speed_estimate_period: float = 30.0
 ) -> Iterator[Progress]:
-    """A progress display that appears with its first task.
+    """Make a progress display that appears with its first task.
 
     Args:
-        amount: the column that says how much is done.
-        speed_estimate_period: seconds that the ETA looks back.
+        amount: makes the column that shows how much is done.
+        speed_estimate_period: the seconds from which the remaining time is estimated.
     """
     bar = LoggedProgress(
         TextColumn("{task.description}"),
@@ -136,6 +141,7 @@ _PARTS = {"train": "train", "validation": "val"}
 
 
 def training_bar(bar: Progress, name: str) -> TrainingProgress:
+    """Return a callback that shows the progress and the last figures of a training."""
     tasks: list[TaskID] = []
 
     def update(done: int, total: int, line: dict[str, float]) -> None:
@@ -150,6 +156,7 @@ def training_bar(bar: Progress, name: str) -> TrainingProgress:
 
 
 def attack_bar(bar: Progress, interrupt: Interrupt) -> Callable[[str, str, int, int], None]:
+    """Return a callback that shows the progress of attacks, and stops them on Ctrl-C."""
     tasks: dict[str, TaskID] = {}
 
     def update(run: str, attack: str, done: int, total: int) -> None:
@@ -164,6 +171,7 @@ def attack_bar(bar: Progress, interrupt: Interrupt) -> Callable[[str, str, int, 
 
 
 def search_bar(bar: Progress, run: str, interrupt: Interrupt) -> Callable[[int, int], None]:
+    """Return a callback that shows the progress of a search for the largest quotient, and stops it on Ctrl-C."""
     tasks: list[TaskID] = []
 
     def update(done: int, total: int) -> None:
@@ -177,16 +185,18 @@ def search_bar(bar: Progress, run: str, interrupt: Interrupt) -> Callable[[int, 
 
 
 def show_table(table: Table) -> None:
-    """Print a table at its full width, also where standard output is a file."""
+    """Print a table at its full width, even if standard output is a file or narrower."""
     wide = Console(width=1000).measure(table).maximum
     Console(width=max(Console().width, wide)).print(table)
 
 
 def print_json(content: object) -> None:
+    """Print JSON on standard output."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
+    """Make the table of a run's metrics."""
     table = Table(title=name)
     table.add_column("figure")
     table.add_column("value", justify="right")

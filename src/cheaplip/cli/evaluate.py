@@ -8,31 +8,31 @@ import tyro
 
 from cheaplip.cli.console import Interrupt, attack_bar, metrics_table, print_json, progress_display, show_table
 from cheaplip.cli.options import check_samples, parse_names, parse_radii
-from cheaplip.cli.report import renew_report
+from cheaplip.cli.report import update_report
 from cheaplip.robustness import ATTACKS
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.evaluate import evaluate
 
-__all__ = ["Evaluate"]
+__all__ = ["EvaluateCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Attack the model of a finished run; the figures join its metrics.json and its page."""
+class EvaluateCommand:
+    """Attack the model of a finished run; the figures are added to its metrics.json and its report."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
     attacks: str | None = None
-    """which, separated by commas; unset: all that can work on the data"""
+    """the attacks, separated by commas; unset: all that work on the data"""
     epsilon: str | None = None
-    """radii (L2; of noise, standard deviations), separated by commas; unset: the data's own"""
+    """radii (L2), and for noise standard deviations, separated by commas; unset: defaults that suit the data"""
     samples: int | None = None
-    """attack the first so many test inputs; unset: all"""
+    """number of test inputs to attack, from the first; unset: all"""
     json: bool = False
     """print the metrics as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Attack, then print the metrics."""
+        """Attack the model, then print the metrics."""
         check_samples(self.samples)
         with progress_display() as bar:
             report = attack_bar(bar, interrupt)
@@ -44,4 +44,4 @@ class Evaluate:
                 progress=lambda name, done, total: report(self.run.name, name, done, total),
             )
         print_json(metrics) if self.json else show_table(metrics_table(self.run.name, metrics))
-        renew_report(RunFolder(self.run))
+        update_report(RunFolder(self.run))

@@ -10,12 +10,12 @@ from cheaplip.cli.console import Interrupt, messages
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.export import Format, export
 
-__all__ = ["Export"]
+__all__ = ["ExportCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write the model of a finished run as one file that needs no cheaplip, with a model card beside it."""
+class ExportCommand:
+    """Export the model of a finished run to one file that works without cheaplip, and write model-card.json."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
@@ -23,5 +23,5 @@ class Export:
     """pt2, for torch.export.load, or onnx"""
 
     def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - over in seconds
-        """Export, then say where the file is."""
+        """Export the model, then print where the file is."""
         messages.print(f"model: {export(RunFolder(self.run), self.format)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Options given as text: lists of names and numbers, checked."""
+"""Options given as text: functions that parse and check them, and one that writes a command out again."""
 
 import shlex
 from dataclasses import MISSING, Field, fields
@@ -6,7 +6,7 @@ from typing import Any
 
 from cheaplip.data import Data
 from cheaplip.errors import ConfigError
-from cheaplip.trained.subject import data_of
+from cheaplip.trained import loading
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import method_named
 from cheaplip.training.options import check_choice
@@ -26,11 +26,13 @@ __all__ = [
 
 
 def load_data(config: TrainConfig) -> Data:
+    """Load the data that a configuration names, after a check that its device can be used."""
     config.check_device()
-    return data_of(config)
+    return loading.load_data(config)
 
 
 def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
+    """Parse names separated by commas, each one of ``choices``; a repeated name counts once."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         check_choice(option, name, choices)
@@ -38,6 +40,7 @@ def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
 
 
 def parse_methods(text: str) -> list[str]:
+    """Parse the names of training methods, separated by commas."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         method_named(name, "methods")
@@ -45,6 +48,7 @@ def parse_methods(text: str) -> list[str]:
 
 
 def parse_numbers(option: str, text: str) -> list[float]:
+    """Parse numbers separated by commas; a repeated number counts once."""
     try:
         return list(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
@@ -52,6 +56,7 @@ def parse_numbers(option: str, text: str) -> list[float]:
 
 
 def parse_norm(text: str) -> float:
+    """Parse the order of a norm: 1, 2 or inf."""
     try:
         return {"1": 1.0, "2": 2.0, "inf": float("inf")}[text.strip()]
     except KeyError:
@@ -59,6 +64,7 @@ def parse_norm(text: str) -> float:
 
 
 def parse_seeds(text: str) -> list[int]:
+    """Parse seeds separated by commas."""
     try:
         return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
@@ -66,6 +72,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_radii(option: str, text: str) -> list[float]:
+    """Parse finite numbers of at least 0, separated by commas."""
     radii = parse_numbers(option, text)
     if not all(0 <= radius < float("inf") for radius in radii):
         raise ConfigError(f"{option}: expected finite numbers of at least 0, got {text!r}")
@@ -73,38 +80,40 @@ def parse_radii(option: str, text: str) -> list[float]:
 
 
 def check_samples(samples: int | None) -> None:
+    """Raise a :class:`ConfigError` unless a number of test inputs is unset or at least 1."""
     if samples is not None and samples < 1:
         raise ConfigError(f"samples: expected 1 or more, got {samples}")
 
 
 def check_seconds(seconds: float) -> None:
+    """Raise a :class:`ConfigError` unless a time is finite and at least 0."""
     if not 0 <= seconds < float("inf"):
         raise ConfigError(f"seconds: expected a finite number of at least 0, got {seconds}")
 
 
-# Options that change how results are made or shown, and not what they are.
-_HOW = ("resume", "overwrite", "json", "tensorboard", "mlflow")
+# Options that change how results are made or shown, but not the results.
+_NOT_REPEATED = ("resume", "overwrite", "json", "tensorboard", "mlflow")
 
 
 def command_line(name: str, command: Any) -> str:
-    """The command that makes a command object's results again: its data, and every option that is not the default.
+    """Write the command that makes the same results again: its data, and every option that differs from its default.
 
     Args:
-        name: of the command, such as ``train``.
-        command: its dataclass, with the options of training in ``config``.
+        name: the name of the command, such as ``train``.
+        command: the command's object, with the options of training in its field ``config``.
     """
-    plain = TrainConfig(data=command.config.data)
-    options = [*_set(command.config, plain), *_set(command)]
+    defaults = TrainConfig(data=command.config.data)
+    options = [*_changed(command.config, defaults), *_changed(command)]
     return shlex.join(["cheaplip", name, command.config.data, *options])
 
 
-def _set(options: Any, plain: Any = None) -> list[str]:
-    """Options that differ from those of ``plain``, or else from their defaults."""
-    named = [field for field in fields(options) if field.name not in ("config", "data", *_HOW)]
+def _changed(options: Any, defaults: Any = None) -> list[str]:
+    """Write the options that differ from those of ``defaults``; without it, from the defaults of their fields."""
+    named = [field for field in fields(options) if field.name not in ("config", "data", *_NOT_REPEATED)]
     changed = [
         field
         for field in named
-        if getattr(options, field.name) != (_default(field) if plain is None else getattr(plain, field.name))
+        if getattr(options, field.name) != (_default(field) if defaults is None else getattr(defaults, field.name))
     ]
     return [
         part for field in changed for part in (f"--{field.name.replace('_', '-')}", str(getattr(options, field.name)))

@@ -10,18 +10,18 @@ import tyro
 from cheaplip.cli.console import Interrupt, messages
 from cheaplip.runs.folder import RunFolder
 
-__all__ = ["Report", "finish_with_report", "renew_report"]
+__all__ = ["ReportCommand", "finish_with_report", "update_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ReportCommand:
     """Make one self-contained page, report.html, from a folder of results."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """of a comparison, of a run, or of several: then an index links their pages"""
+    """the folder of a comparison, of a run, or of several of these; an index then links their pages"""
 
-    def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - done before one could ask
-        """Write the page, then say where."""
+    def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - over in seconds
+        """Write the page, then print where it is."""
         missing = _missing()
         if missing:
             raise ImportError(missing)
@@ -29,12 +29,14 @@ class Report:
 
 
 def finish_with_report(folder: RunFolder, command: str, *, parts: Sequence[RunFolder] = ()) -> None:
-    """Keep the command, and report on what it made; where the packages for that are missing, say so in a line.
+    """Record the command that made a folder, and write the folder's report.
+
+    If the packages for reports are missing, a message says which.
 
     Args:
-        folder: of a run or a comparison, or the one that holds ``parts``: then the report is an index of them.
-        command: to be kept.
-        parts: folders that the command made within ``folder``; each keeps it.
+        folder: the folder of a run or a comparison, or one that holds ``parts``; its report is then an index of them.
+        command: the command; written to ``command.json``.
+        parts: folders inside ``folder`` that the command made; the command is recorded in each of them.
     """
     for made in parts or (folder,):
         made.write_json("command.json", {"command": command})
@@ -45,8 +47,8 @@ def finish_with_report(folder: RunFolder, command: str, *, parts: Sequence[RunFo
         _write(folder.path)
 
 
-def renew_report(folder: RunFolder | None) -> None:
-    """Make a run's page again, now that its figures have changed; where there is none, none is made."""
+def update_report(folder: RunFolder | None) -> None:
+    """Write a run's report again, after its figures have changed; does nothing if the run has no report."""
     if folder is None or not (folder.path / "report.html").is_file():
         return
     missing = _missing()
@@ -63,7 +65,7 @@ def _write(folder: Path) -> None:
 
 
 def _missing() -> str:
-    """What the report lacks, and the remedy; empty where nothing is missing."""
+    """Return which package a report lacks, and the remedy; "" if none is missing."""
     try:
         import jinja2  # noqa: F401
         import plotly  # noqa: F401

@@ -22,28 +22,31 @@ from cheaplip.paper.reproduce import Report
 from cheaplip.runs.folder import RunFolder
 from cheaplip.training.options import check_choice
 
-__all__ = ["Reproduce"]
+__all__ = ["ReproduceCommand"]
 
 _MOST_JOBS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce:
-    """Repeat the paper's experiments, row by row, beside its numbers; interrupted, the same command continues."""
+class ReproduceCommand:
+    """Repeat the paper's experiments and print their results beside the published numbers.
+
+    If it is interrupted, the same command continues.
+    """
 
     experiment: Annotated[str, tyro.conf.Positional]
     """regression, figure1, table1 (or table1-mnist, table1-fashion-mnist), readme, path, or all"""
     out: Path
-    """a folder for results.json, table.md and the runs of each experiment"""
+    """the folder for results.json, table.md and the runs of each experiment"""
     quick: bool = False
-    """a small version of the same, in minutes"""
+    """run a small version, which takes minutes"""
     jobs: int | None = None
-    """rows that run at the same time, each in a process; unset: one for each core, 8 at most, or 1 with a GPU"""
+    """rows to run at the same time, each in a process of its own; unset: one for each core, at most 8; 1 with a GPU"""
     json: bool = False
     """print the rows as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Run what is missing, then print the tables."""
+        """Run the rows that are missing, then print the tables."""
         check_choice("experiment", self.experiment, tuple(EXPERIMENTS))
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"jobs: expected 1 or more, got {self.jobs}")
@@ -80,7 +83,7 @@ class Reproduce:
 
 @contextmanager
 def _progress(experiments: tuple[Experiment, ...], quick: bool) -> Iterator[Report]:
-    """A bar for everything, weighed by cost, and a line for each unit at work."""
+    """Show a progress bar for everything, weighted by cost, and a line for each unit that is running."""
     costs = {f"{e.name}/{unit.name}": unit.cost for e in experiments for unit in e.units(quick)}
     done = dict.fromkeys(costs, 0.0)
     with progress_display(TaskProgressColumn, speed_estimate_period=600) as bar:
@@ -94,7 +97,7 @@ def _progress(experiments: tuple[Experiment, ...], quick: bool) -> Iterator[Repo
             done[name] = fraction
             completed = sum(costs[n] * done[n] for n in costs)
             known += 1
-            if known <= len(costs):  # what earlier calls finished says nothing about the speed
+            if known <= len(costs):  # units that earlier calls finished tell nothing about the speed
                 bar.reset(overall)
             bar.update(overall, completed=completed)
             if 0 < fraction < 1 and name not in tasks:

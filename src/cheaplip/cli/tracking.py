@@ -1,4 +1,4 @@
-"""The options that follow a training beside its folder."""
+"""The options of experiment tracking: TensorBoard and MLflow."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,19 @@ __all__ = ["TrackingOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingOptions:
-    """Where else to write the figures of each epoch."""
+    """Where the figures of each epoch are written besides the run's folder."""
 
     tensorboard: bool = False
-    """write event files to the run's folder, for tensorboard --logdir"""
+    """write event files for TensorBoard into the run's folder"""
     mlflow: str | None = None
-    """track to this server or store, such as http://localhost:5000"""
+    """address of the MLflow server or store to track to, such as http://localhost:5000"""
 
     def trackers(self, folder: RunFolder) -> list[Tracker]:
-        """Those asked for; their packages must be there."""
+        """Make the trackers that the options ask for.
+
+        Raises:
+            ImportError: the package of one of them is missing.
+        """
         chosen: list[Tracker] = []
         if self.tensorboard:
             chosen.append(TensorBoard(folder.path / "tensorboard"))

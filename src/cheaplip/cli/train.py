@@ -11,16 +11,16 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.training import TrainConfig, train
 from cheaplip.training.processes import leads, processes
 
-__all__ = ["Train"]
+__all__ = ["TrainCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(TrackingOptions):
-    """Train one model and leave a run's folder; torchrun -m cheaplip train … uses several processes."""
+class TrainCommand(TrackingOptions):
+    """Train one model and write its run's folder; with torchrun -m cheaplip train … in several processes."""
 
     config: TrainConfig
     out: Path
-    """the run's folder; must not exist, or be empty"""
+    """the folder of the run; it must be empty, or not exist yet"""
     resume: bool = False
     """continue from the folder's last checkpoint"""
     overwrite: bool = False
@@ -29,7 +29,7 @@ class Train(TrackingOptions):
     """print the metrics as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Train, then print the metrics."""
+        """Train the model, then print the metrics."""
         folder = RunFolder(self.out)
         trackers = self.trackers(folder)
         with processes(self.config.resolved_device), progress_display() as bar:
@@ -44,7 +44,7 @@ class Train(TrackingOptions):
                 stop=interrupt,
                 trackers=trackers,
             )
-        if not metrics:  # another process has them
+        if not metrics:  # the first process has them
             return
         print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
         finish_with_report(folder, command_line("train", self))

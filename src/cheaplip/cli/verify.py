@@ -9,29 +9,30 @@ import tyro
 from cheaplip.cli.console import Interrupt, messages, progress_display, search_bar
 from cheaplip.cli.options import check_seconds
 from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.bracket import SECONDS
 from cheaplip.trained.card import task_of_card
 from cheaplip.trained.verify import verify
 
-__all__ = ["Verify"]
+__all__ = ["VerifyCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify:
-    """Prove a run's model card again, from its weights; exit status 2 and the reason if it is not true."""
+class VerifyCommand:
+    """Verify a run's model card: prove its claims again from the weights. Exit status 2 if it is not true."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
-    seconds: float = 30.0
-    """for both ends, about"""
+    seconds: float = SECONDS
+    """time for both ends of the bracket, about"""
 
     def __call__(self, interrupt: Interrupt) -> None:
-        """Verify, then say so."""
+        """Verify the card, then print what was proved."""
         check_seconds(self.seconds)
         with progress_display() as bar:
             card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
         task = task_of_card(card)
         certified = ", ".join(
-            f"{task.write(value)} at ε = {key}" for key, value in card[task.figure]["certified"].items()
+            f"{task.format_figure(value)} at ε = {key}" for key, value in card[task.figure]["certified"].items()
         )
         messages.print(
             f"yes: the weights and the data are those of the card, Lip(f) ≤ {card['bracket']['upper']:.6g}, certified "

@@ -1,7 +1,10 @@
-"""Data: where it comes from, how it is read, checked, scaled and split, and what a data set is.
+"""Data sets: where they come from, how they are read, checked, scaled and split.
 
-``load`` in ``sources.py`` is where to start reading; a new file format is a reader beside ``table.py`` and a line in
-``sources.py``. Imports the core alone.
+Start with ``load`` in ``sources.py``; ``dataset.py`` says what a data set is. There is a reader for each format:
+``arrays.py`` (``.npz``), ``table.py`` (``.csv``), ``images.py`` (a folder of images), ``idx.py`` (MNIST). To add a
+format, write another reader and call it in ``sources.py``.
+
+May import the core alone.
 """
 
 from cheaplip.data.dataset import Data, Split

@@ -1,4 +1,4 @@
-"""Inputs and labels as they come from a ``.npz`` file or a function, checked no further than that."""
+"""What every reader returns, and the reader of ``.npz`` files. Values are checked later, in ``checks.py``."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,11 +7,16 @@ import numpy as np
 
 from cheaplip.errors import DataError
 
-__all__ = ["Raw", "read_npz"]
+__all__ = ["RawData", "read_npz"]
 
 
-class Raw(NamedTuple):
-    """Inputs and labels as they come, unchecked, with the names of classes and features where the source has them."""
+class RawData(NamedTuple):
+    """Inputs and labels as a source holds them, before any check.
+
+    Attributes:
+        x, y: inputs and labels, arrays or anything that numpy can turn into arrays.
+        classes, features: names of the classes and of the features; empty where the source has none.
+    """
 
     x: Any
     y: Any
@@ -19,13 +24,17 @@ class Raw(NamedTuple):
     features: tuple[str, ...] = ()
 
 
-def read_npz(path: Path) -> Raw:
-    """The arrays x and y of a ``.npz`` file."""
+def read_npz(path: Path) -> RawData:
+    """Read the arrays x and y of a ``.npz`` file.
+
+    Raises:
+        DataError: the file cannot be read, or lacks one of the arrays.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = {"x", "y"} - set(arrays.files)
             if not missing:
-                return Raw(arrays["x"], arrays["y"])
+                return RawData(arrays["x"], arrays["y"])
             keys = ", ".join(arrays.files) or "none"
     except Exception as error:  # a damaged archive may raise almost anything
         raise DataError(

@@ -1,4 +1,4 @@
-"""Arrays as they come, checked and turned into tensors: inputs, classes, numbers."""
+"""Checks that turn the arrays of a reader into tensors: inputs, classes, numbers to predict."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,31 @@ from torch import Tensor
 from cheaplip.domain import Box
 from cheaplip.errors import DataError
 
-__all__ = ["box", "inputs", "labels", "numbers", "place", "refuse_non_finite", "scaled_bytes"]
+__all__ = [
+    "bounding_box",
+    "bytes_to_unit_interval",
+    "check_classes",
+    "check_inputs",
+    "check_numbers",
+    "refuse_non_finite",
+    "row_and_column",
+]
 
 
-def inputs(values: Any, source: str) -> tuple[Tensor, Box]:
-    """Finite float32 inputs (N, *shape), and the box they lie in."""
-    x = _array(values, source)
+def check_inputs(values: Any, source: str) -> tuple[Tensor, Box]:
+    r"""Turn inputs into a tensor, and find the box they lie in.
+
+    Args:
+        values: an array of numbers (N, \*shape), N ≥ 1; bytes are divided by 255.
+        source: where they come from, for messages.
+
+    Returns:
+        The inputs, float32, and :func:`bounding_box` of them; [0, 1] for bytes.
+
+    Raises:
+        DataError: they are no numbers, have no features, or are not finite in float32.
+    """
+    x = _to_array(values, source)
     if x.dtype.kind not in "biuf":
         raise DataError(f"{source}: expected x to hold numbers, got {x.dtype}; convert it, for example to float32")
     if x.ndim < 2 or x.size == 0:
@@ -24,16 +43,28 @@ def inputs(values: Any, source: str) -> tuple[Tensor, Box]:
             f"{source}: expected x of shape (N, *input), with at least one sample and feature, got {x.shape}"
         )
     if x.dtype == np.uint8:
-        return scaled_bytes(x), Box(0.0, 1.0)
+        return bytes_to_unit_interval(x), Box(0.0, 1.0)
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    refuse_non_finite(x, source, place)
-    return torch.from_numpy(x), box(torch.from_numpy(x))
+    refuse_non_finite(x, source, row_and_column)
+    return torch.from_numpy(x), bounding_box(torch.from_numpy(x))
 
 
-def labels(values: Any, count: int, source: str) -> Tensor:
-    """Classes (N,), int64: every one of 0, 1, …, at least two of them."""
-    y = _array(values, source)
+def check_classes(values: Any, count: int, source: str) -> Tensor:
+    """Turn the labels of a classification into a tensor.
+
+    Args:
+        values: an array (N,) that holds every one of the whole numbers 0, 1, …, classes − 1; at least two classes.
+        count: N, the number of inputs.
+        source: where they come from, for messages.
+
+    Returns:
+        The classes, (N,), int64.
+
+    Raises:
+        DataError: another shape, something else than classes, or a class without a sample.
+    """
+    y = _to_array(values, source)
     expected = "expected y to hold the classes 0, 1, …, one integer per sample"
     if y.dtype.kind not in "biuf":
         raise DataError(f"{source}: {expected}, got {y.dtype}; number the classes")
@@ -57,9 +88,21 @@ def labels(values: Any, count: int, source: str) -> Tensor:
     return torch.from_numpy(y.astype(np.int64))
 
 
-def numbers(values: Any, count: int, source: str) -> Tensor:
-    """Numbers (N, k), float32, finite."""
-    y = _array(values, source)
+def check_numbers(values: Any, count: int, source: str) -> Tensor:
+    """Turn the labels of a regression into a tensor.
+
+    Args:
+        values: an array of finite numbers, (N,) or (N, k).
+        count: N, the number of inputs.
+        source: where they come from, for messages.
+
+    Returns:
+        The numbers, (N, k), float32; k is 1 for values (N,).
+
+    Raises:
+        DataError: another shape, or something else than finite numbers.
+    """
+    y = _to_array(values, source)
     expected = "expected y to hold numbers, one or several per sample"
     if y.dtype.kind not in "biuf":
         raise DataError(f"{source}: {expected}, got {y.dtype}; convert it, for example to float32")
@@ -67,39 +110,41 @@ def numbers(values: Any, count: int, source: str) -> Tensor:
         raise DataError(f"{source}: {expected}: shape ({count},) or ({count}, k) to go with x, got {y.shape}")
     with np.errstate(over="ignore"):
         y = y.astype(np.float32).reshape(count, -1)
-    refuse_non_finite(y, f"{source}, y", place)
+    refuse_non_finite(y, f"{source}, y", row_and_column)
     return torch.from_numpy(y)
 
 
-def box(x: Tensor) -> Box:
-    """[0, 1] if that holds every value, else each feature from its smallest to its largest, with room if constant."""
+def bounding_box(x: Tensor) -> Box:
+    r"""Find the box that inputs lie in.
+
+    Args:
+        x: inputs, (N, \*shape).
+
+    Returns:
+        [0, 1] if every value lies in it. Otherwise a box of shape \*shape that reaches from the smallest to the largest
+        value of each feature; where these two are equal, half a unit further on either side.
+    """
     low, high = x.amin(dim=0), x.amax(dim=0)
     if low.min() >= 0 and high.max() <= 1:
         return Box(0.0, 1.0)
-    room = torch.where(low == high, (1e-6 * low.abs()).clamp_min(0.5), 0.0)  # a half is lost beside numbers above 1e7
+    # Beside numbers above 1e7, half a unit would be lost to rounding.
+    room = torch.where(low == high, (1e-6 * low.abs()).clamp_min(0.5), 0.0)
     return Box(low - room, high + room)
 
 
-def scaled_bytes(x: NDArray[np.uint8]) -> Tensor:
+def bytes_to_unit_interval(x: NDArray[np.uint8]) -> Tensor:
+    """Divide bytes by 255, as float32."""
     return torch.from_numpy(np.divide(x, np.float32(255), dtype=np.float32))
 
 
-def _array(values: Any, source: str) -> NDArray[Any]:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"{source}: expected arrays of numbers, each row of the same length: {error}") from error
-
-
-def place(row: int, *column: int) -> str:
-    return f"row {row}, column {', '.join(map(str, column))}"
-
-
 def refuse_non_finite(x: NDArray[Any], source: str, place: Callable[..., str]) -> None:
-    """Raise, naming the first place, if a number is NaN or infinite."""
+    """Raise a :class:`DataError` that names the first place where a number is NaN or infinite.
+
+    Args:
+        x: the numbers.
+        source: where they come from.
+        place: from the indices of a number to the words for its place.
+    """
     bad = ~np.isfinite(x)
     if bad.any():
         first = np.unravel_index(int(bad.argmax()), bad.shape)
@@ -107,3 +152,18 @@ def refuse_non_finite(x: NDArray[Any], source: str, place: Callable[..., str]) -
             f"{source}: expected finite numbers, got NaN or Inf in {bad.sum()} of {x.size} places, the first at "
             f"{place(*map(int, first))}; fill them in, or drop the rows"
         )
+
+
+def row_and_column(row: int, *column: int) -> str:
+    """Write the place of a number in an array."""
+    return f"row {row}, column {', '.join(map(str, column))}"
+
+
+def _to_array(values: Any, source: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{source}: expected arrays of numbers, each row of the same length: {error}") from error

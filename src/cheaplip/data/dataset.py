@@ -1,4 +1,4 @@
-"""A data set: three parts, the box they live in, and the radii that suit it."""
+"""What a data set is: three parts, the box that holds their inputs, and attack radii that suit their distances."""
 
 import copy
 import math
@@ -8,16 +8,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from cheaplip.data.checks import place, refuse_non_finite
-from cheaplip.data.scaling import Standardisation
+from cheaplip.data.checks import refuse_non_finite, row_and_column
+from cheaplip.data.scaling import Scaling, Standardisation
 from cheaplip.domain import Box
 from cheaplip.errors import DataError
 
-__all__ = ["Data", "Split", "TaskName", "check", "describe"]
+__all__ = ["Data", "Split", "TaskName", "check_data", "make_data"]
 
 TaskName = Literal["classification", "regression"]
 
-_SAMPLE = 256  # inputs looked at for the distance between two of them
+_SAMPLE = 256  # inputs between which the median distance is measured
 
 
 class Split(NamedTuple):
@@ -32,15 +32,15 @@ class Data:
     """A classification or regression problem, split and ready for training.
 
     Attributes:
-        name: of the source, for tables.
+        name: name of the source, for tables.
         train, validation, test: three disjoint parts.
         classes: number of classes; labels run from 0 to ``classes - 1``. 0 for regression.
         domain: the box that holds every input of all three parts.
         epsilon: default radius of attacks in Euclidean distance: 0.2 times the median distance between two training
             inputs, to one significant digit; 2.0 on MNIST.
         noise: default standard deviation of noise: half of ``epsilon``, to one significant digit.
-        class_names, feature_names: where the source names them; else empty.
-        scaling: from inputs as they came to those here; None: they are the same.
+        class_names, feature_names: names of the classes and features; empty where the source has none.
+        standardisation: the map from the inputs of the source to the inputs here. None: they are the same.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Data:
     noise: float
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
-    scaling: Standardisation | None = None
+    standardisation: Standardisation | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,33 +62,40 @@ class Data:
 
     @property
     def task(self) -> TaskName:
-        """What is learnt: classes where labels are integers, else numbers."""
+        """``"regression"`` where labels are floating-point numbers, otherwise ``"classification"``."""
         return "regression" if self.train.y.is_floating_point() else "classification"
 
     @property
+    def scaling(self) -> Scaling:
+        """How features were scaled: ``"standard"`` where they were standardised, otherwise ``"none"``."""
+        return "none" if self.standardisation is None else "standard"
+
+    @property
     def outputs(self) -> int:
-        """How many numbers a model gives for an input."""
+        """The number of a model's outputs: one for each class, or one for each number to predict."""
         return self.classes or int(self.train.y.shape[1])
 
     def to(self, device: torch.device | str) -> "Data":
-        """The same data on ``device``."""
+        """Return a copy of the data on ``device``."""
         train, validation, test = (
             Split(part.x.to(device), part.y.to(device)) for part in (self.train, self.validation, self.test)
         )
-        # moving a module happens in place
-        domain, scaling = copy.deepcopy(self.domain).to(device), copy.deepcopy(self.scaling)
-        scaling = None if scaling is None else scaling.to(device)
-        return replace(self, train=train, validation=validation, test=test, domain=domain, scaling=scaling)
+        # Modules move in place: without a copy, the original's would move as well.
+        domain, standardisation = copy.deepcopy(self.domain).to(device), copy.deepcopy(self.standardisation)
+        standardisation = None if standardisation is None else standardisation.to(device)
+        return replace(
+            self, train=train, validation=validation, test=test, domain=domain, standardisation=standardisation
+        )
 
 
-def describe(name: str, train: Split, validation: Split, test: Split, *, classes: int, domain: Box) -> Data:
-    """Data with the radii that suit the distances between its training inputs."""
+def make_data(name: str, train: Split, validation: Split, test: Split, *, classes: int, domain: Box) -> Data:
+    """Make a data set of three parts, with radii that suit the distances between its training inputs."""
     epsilon = _one_digit(0.2 * _median_distance(train.x))
     return Data(name, train, validation, test, classes, domain, epsilon, noise=_one_digit(epsilon / 2))
 
 
 def _median_distance(x: Tensor) -> float:
-    """Median distance between two different inputs, from at most 256 of them; 1 where there are none."""
+    """Return the median distance between two different inputs of a sample; 1 where all inputs are equal."""
     some = x[torch.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).long()].reshape(-1, math.prod(x.shape[1:]))
     gaps = torch.pdist(some.double())
     gaps = gaps[gaps > 0]
@@ -99,11 +106,20 @@ def _one_digit(number: float) -> float:
     return float(f"{number:.0e}")
 
 
-def check(data: Data, source: str, task: str) -> Data:
-    """The same data, once each part is known to hold what the class promises."""
+def check_data(data: Data, source: str, task: str) -> Data:
+    """Check that a data set made by a user's function holds what :class:`Data` promises, and return it.
+
+    Args:
+        data: the data set.
+        source: where it comes from, for messages.
+        task: the task that it is for.
+
+    Raises:
+        DataError: labels of another task, or a part with a wrong type, shape or value.
+    """
     if data.task != task:
         raise DataError(
-            f"{source}: expected labels for {task}, got {data.train.y.dtype}, for {data.task}: say --task "
+            f"{source}: expected labels for {task}, got {data.train.y.dtype}, for {data.task}: use --task "
             f"{data.task}, or convert them"
         )
     try:
@@ -122,9 +138,9 @@ def check(data: Data, source: str, task: str) -> Data:
             )
         if x.shape[1:] != data.shape:
             raise DataError(f"{where}: expected inputs of shape {data.shape}, as in train, got {tuple(x.shape[1:])}")
-        refuse_non_finite(x.cpu().numpy(), where, place)
+        refuse_non_finite(x.cpu().numpy(), where, row_and_column)
         if data.classes == 0:
-            refuse_non_finite(y.cpu().numpy(), f"{where}, y", place)
+            refuse_non_finite(y.cpu().numpy(), f"{where}, y", row_and_column)
         elif y.min() < 0 or y.max() >= data.classes:
             raise DataError(f"{where}: expected labels from 0 to {data.classes - 1}, got {y.min()} to {y.max()}")
         if not data.domain.contains(x):

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST as IDX files: read from a folder or downloaded once, and verified."""
+"""The reader of MNIST and Fashion-MNIST: IDX files from a folder, or downloaded once and verified."""
 
 import gzip
 import hashlib
@@ -49,9 +49,9 @@ _RELOAD = "copy or download it again"
 def images_and_labels(name: str, part: Literal["train", "t10k"]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read one part of MNIST or Fashion-MNIST.
 
-    The files, plain or ``.gz``, come from the folder ``$CHEAPLIP_DATA/NAME`` if there is one, otherwise they are
-    downloaded once, from ``$CHEAPLIP_DATA_URL/NAME`` if that is set. Downloads must match their checksums. Files of
-    your own need not, but a file that is known under another name is refused.
+    The files, plain or ``.gz``, come from the folder ``$CHEAPLIP_DATA/NAME`` if there is one. Otherwise they are
+    downloaded once, from ``$CHEAPLIP_DATA_URL/NAME`` if that is set. Downloads must match their checksums. Files in
+    your own folder may hold other images, but an official file under the name of another one is refused.
 
     Args:
         name: one of ``NAMES``.
@@ -61,7 +61,7 @@ def images_and_labels(name: str, part: Literal["train", "t10k"]) -> tuple[NDArra
         Images (N, 28, 28) and labels (N,) from 0 to 9.
 
     Raises:
-        DataError: a file is missing, damaged, mislabelled or cannot be downloaded; the message names it.
+        DataError: a file is missing, damaged, has another one's name or cannot be downloaded; the message names it.
     """
     images_path, labels_path = (
         _locate(name, f"{part}-{kind}-idx{n}-ubyte") for n, kind in ((3, "images"), (1, "labels"))
@@ -88,7 +88,7 @@ def read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
 
     Args:
         path: the file.
-        dimensions: of the array it must hold: 3 for images, 1 for labels.
+        dimensions: the number of dimensions that its array must have: 3 for images, 1 for labels.
 
     Returns:
         A read-only array.
@@ -168,7 +168,7 @@ def _download(name: str, file: str) -> Path:
 
 
 def _fetch(url: str, output_file: str, _: Any) -> None:
-    """Download into ``output_file`` what the file at ``url`` holds once unpacked."""
+    """Download the file at ``url`` and write its unpacked content to ``output_file``."""
     packed = io.BytesIO()
     pooch.HTTPDownloader(chunk_size=1 << 16)(url, packed, None)
     Path(output_file).write_bytes(_unpack(packed.getvalue(), url))
@@ -186,7 +186,7 @@ def _unpack(content: bytes, where: Path | str) -> bytes:
 
 
 def _refuse_renamed(content: bytes, path: Path) -> None:
-    """Raise if the content is known under another name: nothing else would ever show it."""
+    """Raise if the content is that of another official file, which no other check would notice."""
     names = {sha: f"{name}/{file}" for name, files in _CHECKSUMS.items() for file, sha in files.items()}
     held = names.get(hashlib.sha256(content).hexdigest())
     called = f"{path.parent.name}/{path.name.removesuffix('.gz')}"

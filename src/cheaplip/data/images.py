@@ -1,11 +1,11 @@
-"""Images in folders: one folder per class, every image of the same size."""
+"""The reader of image folders: a folder for each class, every image of the same size."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cheaplip.data.arrays import Raw
+from cheaplip.data.arrays import RawData
 from cheaplip.errors import DataError
 
 __all__ = ["read_images"]
@@ -13,19 +13,20 @@ __all__ = ["read_images"]
 _GREY, _COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")
 
 
-def read_images(folder: Path) -> Raw:
-    """All images of a folder of folders; hidden files are passed over.
+def read_images(folder: Path) -> RawData:
+    """Read the images in a folder that holds a folder for each class.
 
-    Grey if every image is, otherwise red, green and blue.
+    Hidden files are skipped. If every image is grey, there is one channel (C = 1), otherwise red, green and blue.
 
     Args:
-        folder: holds a folder for each class; the classes are numbered by their folders' names, in order.
+        folder: the folder of folders; classes are numbered in the alphabetical order of the folders' names.
 
     Returns:
-        (N, C, H, W) bytes, classes (N,), and the folders' names.
+        Images (N, C, H, W) as bytes, classes (N,), and the folders' names.
 
     Raises:
-        DataError: names the file that is broken, of another size, or no image without transparency, 8 bits deep.
+        DataError: a file is broken, has another size than the first one, or is not an image of 8 bits without
+            transparency; the message names the file.
         ImportError: pillow is missing.
     """
     classes = _visible(folder)
@@ -48,7 +49,7 @@ def read_images(folder: Path) -> Raw:
     x = np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in images])
     x = x[:, None] if mode == "L" else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     y = np.array([number for _, number in files], dtype=np.int64)
-    return Raw(x, y, classes=tuple(kind.name for kind in classes))
+    return RawData(x, y, classes=tuple(kind.name for kind in classes))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Any:
-    """An image, decoded, turned as its camera says."""
+    """Decode an image, and rotate it as its camera recorded."""
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:

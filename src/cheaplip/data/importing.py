@@ -1,4 +1,4 @@
-"""Objects named ``package.module:name``, as users name their own data, models and methods."""
+"""Import of objects named ``package.module:name``, the way users name their own data, models and methods."""
 
 import importlib
 import sys
@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["folder_importable", "resolve"]
+__all__ = ["current_folder_importable", "import_object"]
 
 
-def resolve(spec: str, failure: type[ValueError], expected: str) -> Any:
-    """The object that ``package.module:name`` names.
+def import_object(spec: str, failure: type[ValueError], expected: str) -> Any:
+    """Import the object that ``package.module:name`` names; the current folder is importable.
 
     Args:
-        spec: the name.
-        failure: what to raise.
-        expected: what the name should have been, for the message.
+        spec: ``package.module:name``.
+        failure: the type of the error to raise.
+        expected: what the name should have been, for the error's message.
 
     Raises:
-        ValueError: of type ``failure``; the module cannot be imported, or has no such name.
+        ValueError: an error of type ``failure``: the module cannot be imported, or has no such name.
     """
     module, _, name = spec.partition(":")
-    with folder_importable():
+    with current_folder_importable():
         try:
             return getattr(importlib.import_module(module), name)
         except Exception as error:  # a user's module may raise anything when imported
@@ -30,8 +30,8 @@ def resolve(spec: str, failure: type[ValueError], expected: str) -> Any:
 
 
 @contextmanager
-def folder_importable() -> Iterator[None]:
-    """Let modules of the current folder be imported."""
+def current_folder_importable() -> Iterator[None]:
+    """Make the modules of the current folder importable inside the block."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

@@ -1,19 +1,35 @@
-"""Rows for training, validation and test: disjoint, each class in proportion, or at random."""
+"""The split of a data set's rows into disjoint parts: in proportion to the classes, or at random."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from cheaplip.data.dataset import Data, Split
 from cheaplip.errors import DataError
 
-__all__ = ["split"]
+__all__ = ["hold_out", "split"]
 
 
 def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
-    """Rows of the rest, then of one part for each fraction of all rows; disjoint, each class in proportion."""
+    """Split rows into one part for each fraction, and the rest.
+
+    Args:
+        y: classes (N,), int64: every part gets the same proportion of each class. Numbers (N, k): rows are drawn at
+            random.
+        source: where they come from, for messages.
+        fractions: the size of each part, as a fraction of all rows.
+        seed: of the draw.
+
+    Returns:
+        The rows of the rest, then those of each part; all disjoint.
+
+    Raises:
+        DataError: there are too few samples for that.
+    """
     parts = 1 + len(fractions)
     if y.is_floating_point():
         return _split_at_random(len(y), source, fractions, seed)
@@ -30,11 +46,34 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
             rest, part = train_test_split(rest, test_size=size, stratify=y[rest], random_state=seed)
         except ValueError as error:
             raise DataError(
-                f"{source}: cannot split {size} of {len(y)} samples (a fraction of {fraction:g}) off, with all "
+                f"{source}: cannot split off {size} of {len(y)} samples (a fraction of {fraction:g}) with all "
                 f"{len(counts)} classes in every part; change the fraction, or add samples"
             ) from error
         taken.append(part)
     return [torch.from_numpy(rows) for rows in (rest, *taken)]
+
+
+def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
+    r"""Remove inputs from the training part.
+
+    Args:
+        data: the data.
+        count: how many inputs to remove.
+        seed: seed of their choice.
+
+    Returns:
+        The data without them, and these inputs, (count, \*shape).
+
+    Raises:
+        DataError: there are not that many training inputs.
+    """
+    x, y = data.train
+    if count >= len(x):
+        raise DataError(f"held_out: expected fewer than the {len(x)} training inputs, got {count}")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    if not count:
+        return data, x[:0]
+    return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
 
 
 def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:

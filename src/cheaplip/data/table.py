@@ -1,4 +1,4 @@
-"""Tables: the features and the label of a ``.csv`` file, as they come."""
+"""The reader of ``.csv`` files: one column is the label, all others are features."""
 
 import csv
 import math
@@ -6,15 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
-from cheaplip.data.arrays import Raw
+from cheaplip.data.arrays import RawData
 from cheaplip.data.checks import refuse_non_finite
 from cheaplip.errors import DataError
 
 __all__ = ["read_csv"]
 
+_LABELS = {"classification": "classes", "regression": "numbers to predict"}
+_LABEL = {"classification": "class", "regression": "number"}
 
-def read_csv(path: Path, label: str | None, *, task: str) -> Raw:
-    """The features of a ``.csv`` file, and what the column ``label`` holds: numbers, or classes, which are numbered."""
+
+def read_csv(path: Path, label: str | None, *, task: str) -> RawData:
+    """Read the features and the labels of a ``.csv`` file.
+
+    Args:
+        path: the file, in UTF-8; its first line names the columns.
+        label: the column of the labels. For classification its values are sorted and numbered.
+        task: ``classification`` or ``regression``.
+
+    Raises:
+        DataError: the file cannot be read, or a cell is not what its column needs; the message names line and column.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
@@ -25,7 +37,7 @@ def read_csv(path: Path, label: str | None, *, task: str) -> Raw:
     listed = (", ".join(columns[:10]) or "none") + (f", … ({len(columns)} columns)" if len(columns) > 10 else "")
     if label is None:
         raise DataError(
-            f"{path}: expected the name of the column that holds the {_HELD[task]}; "
+            f"{path}: expected the name of the column that holds the {_LABELS[task]}; "
             f"choose one with label=, --label on the command line: {listed}"
         )
     if columns.count(label) != 1:
@@ -39,7 +51,7 @@ def read_csv(path: Path, label: str | None, *, task: str) -> Raw:
         labels.append(row.pop(at).strip())
         if not labels[-1]:
             raise DataError(
-                f"{path}, line {line}: expected a {_HELD_ONE[task]} in column {label!r}, got an empty cell; fill it in"
+                f"{path}, line {line}: expected a {_LABEL[task]} in column {label!r}, got an empty cell; fill it in"
             )
         if task == "regression" and _number(labels[-1]) is None:
             raise DataError(
@@ -56,14 +68,10 @@ def read_csv(path: Path, label: str | None, *, task: str) -> Raw:
     x = np.array(features, dtype=np.float64).reshape(len(rows), len(names))
     refuse_non_finite(x, str(path), lambda row, column: f"line {rows[row][0]}, column {names[column]!r}")
     if task == "regression":
-        return Raw(x, np.array([float(value) for value in labels]), features=tuple(names))
+        return RawData(x, np.array([float(value) for value in labels]), features=tuple(names))
     numbers = {value: number for number, value in enumerate(sorted(set(labels), key=_by_size))}
     y = np.array([numbers[value] for value in labels], dtype=np.int64)
-    return Raw(x, y, classes=tuple(numbers), features=tuple(names))
-
-
-_HELD = {"classification": "classes", "regression": "numbers to predict"}
-_HELD_ONE = {"classification": "class", "regression": "number"}
+    return RawData(x, y, classes=tuple(numbers), features=tuple(names))
 
 
 def _number(cell: str) -> float | None:
@@ -74,6 +82,6 @@ def _number(cell: str) -> float | None:
 
 
 def _by_size(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, before anything else."""
+    """Return a key that sorts numbers by size, and everything else after them by alphabet."""
     number = _number(value)
     return (math.inf if number is None or math.isnan(number) else number), value

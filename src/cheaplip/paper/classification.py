@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from cheaplip.data import Data, load
+from cheaplip.data.splits import hold_out
 from cheaplip.errors import CheaplipWarning, Interrupted
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.lipschitz.bracket import bracket
@@ -21,9 +22,8 @@ from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack
 from cheaplip.trained.evaluate import evaluate, robust_key
-from cheaplip.trained.subject import load_trained, of_run
+from cheaplip.trained.loading import load_run, load_trained
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.loop import hold_out
 from cheaplip.training.run import train
 
 __all__ = ["CERTIFIED", "EPSILON", "NOISE", "Measures", "train_and_measure"]
@@ -158,7 +158,7 @@ def _measure(
         folder.write_json("metrics.json", {**metrics, "warnings": sorted({*metrics["warnings"], *messages})})
     if measures.certified and not (folder.path / "card.json").is_file():  # certify writes the card last
         # the search is limited by steps, not by seconds: the row must be the same on every machine
-        certify(of_run(folder, data), epsilons=measures.certified, seconds=None)
+        certify(load_run(folder, data), epsilons=measures.certified, seconds=None)
     return folder.read_json("metrics.json")
 
 

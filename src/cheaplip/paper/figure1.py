@@ -16,7 +16,7 @@ from cheaplip.paper.markdown import markdown_table, per_cent
 from cheaplip.paper.pictures import draw_pair
 from cheaplip.quotient import quotient
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.subject import load_trained
+from cheaplip.trained.loading import load_trained
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.run import train
 

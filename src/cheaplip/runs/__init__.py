@@ -1,4 +1,7 @@
-"""A run's folder: its files, each written whole or not at all, its lock, its checkpoints, its weights.
+"""The folder of a run: its files, its lock, its checkpoints, its weights.
 
-``folder.py`` is where to start reading. Imports the core alone; nothing here knows what training is.
+Start with ``folder.py``, which lists the files. Every file is written completely or not at all, so that a crash leaves
+none half-written. Nothing here depends on how a run is trained.
+
+May import the core alone.
 """

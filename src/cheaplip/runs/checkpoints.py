@@ -1,7 +1,8 @@
-"""Checkpoints: the last two, with checksums; a crash at any moment leaves one that is sound.
+"""Checkpoints: the last two are kept, with checksums, so that a crash at any moment leaves a sound one.
 
-``checkpoint.safetensors`` is the newest, ``checkpoint.previous.safetensors`` the one before, and ``checkpoint.json``
-lists the SHA-256 of what was written last, newest first. A file whose checksum is not listed was cut off or changed.
+``checkpoint.safetensors`` is the newest, ``checkpoint.previous.safetensors`` the one before it. ``checkpoint.json``
+lists the SHA-256 of the checkpoints written last, newest first. A file whose checksum is not listed there was cut off
+or changed.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cheaplip.errors import CheaplipWarning, RunError
-from cheaplip.runs.files import aside, sync_folder, write_aside, write_whole
+from cheaplip.runs.files import sync_folder, temporary, write_temporary, write_whole
 
 __all__ = ["CHECKPOINT_FILES", "newest", "pack", "save", "unpack"]
 
@@ -26,10 +27,14 @@ CHECKPOINT_FILES = (_NEWEST, _PREVIOUS, _RECORDS)
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint of nested dictionaries and lists of tensors and plain values; keep the one before.
+    """Write a checkpoint, and keep the one before it.
 
-    First the tensors aside, then the record of their checksum, then two renames: between any two of these steps a
-    file with a listed checksum is there.
+    The order is: the tensors, to a temporary file; the record of their checksum; two renames. After each of these
+    steps there is a file whose checksum is listed.
+
+    Args:
+        folder: the folder of the run.
+        state: nested dictionaries and lists of tensors and plain values.
 
     Raises:
         RunError: it cannot be written; the checkpoints before it are kept.
@@ -37,32 +42,36 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     content = pack(state)
     record = {"epoch": state.get("epoch"), "step": state.get("step"), "sha256": _checksum(content)}
     path = folder / _NEWEST
-    write_aside(path, content)
-    records = [record, *(_records(folder) or [])][:3]  # a crash before the renames leaves one without a file
+    write_temporary(path, content)
+    # Three records for two files: a crash before the renames leaves a record without a file.
+    records = [record, *(_records(folder) or [])][:3]
     write_whole(folder / _RECORDS, (json.dumps({**record, "before": records[1:]}, indent=2) + "\n").encode())
     try:
         if path.is_file():
             path.replace(folder / _PREVIOUS)
-        aside(path).replace(path)
+        temporary(path).replace(path)
         sync_folder(folder)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def newest(folder: Path) -> bytes | None:
-    """The newest sound checkpoint, for :func:`unpack`; None where none was ever finished.
+    """Read the newest sound checkpoint.
 
-    A damaged one is passed over with a warning that says so, and a save that a crash cut short is completed.
+    A damaged one is skipped with a warning. A save that a crash interrupted before its last rename is completed.
+
+    Returns:
+        The content, for :func:`unpack`. None: no checkpoint was ever finished.
 
     Raises:
-        RunError: there are checkpoints, all of them damaged.
+        RunError: all checkpoints are damaged.
     """
     path = folder / _NEWEST
     kept = [file for file in (path, folder / _PREVIOUS) if file.is_file()]
     records = _records(folder)
     if records is None:
         return _unrecorded(folder, kept)
-    sums = {_checksum(_read(file)): file for file in (*reversed(kept), aside(path)) if file.is_file()}
+    sums = {_checksum(_read(file)): file for file in (*reversed(kept), temporary(path)) if file.is_file()}
     chosen = next((record for record in records if record["sha256"] in sums), None)
     if chosen is None:
         if not kept:
@@ -70,20 +79,20 @@ def newest(folder: Path) -> bytes | None:
         raise _all_damaged(folder, kept)
     if path in kept and path not in [sums.get(record["sha256"]) for record in records]:
         warnings.warn(
-            f"{path} is damaged (its checksum is not the one in {_RECORDS}): going on from the checkpoint before it, "
+            f"{path} is damaged (its checksum is not the one in {_RECORDS}): continuing from the checkpoint before it, "
             f"epoch {chosen['epoch']}, step {chosen['step']}",
             CheaplipWarning,
             stacklevel=2,
         )
     file = sums[chosen["sha256"]]
-    if file == aside(path):
+    if file == temporary(path):
         file.replace(path)
         file = path
     return _read(file)
 
 
 def _unrecorded(folder: Path, kept: list[Path]) -> bytes | None:
-    """Without checksums: the newest file that can be read at all."""
+    """Read the newest file that can be read at all, where ``checkpoint.json`` gives no checksums."""
     if not kept:
         return None
     for file in kept:
@@ -93,7 +102,7 @@ def _unrecorded(folder: Path, kept: list[Path]) -> bytes | None:
         except (SafetensorError, ValueError, KeyError):
             continue
         warnings.warn(
-            f"{folder / _RECORDS} is missing or damaged: going on from {file.name}, whose checksum is unknown",
+            f"{folder / _RECORDS} is missing or damaged: continuing from {file.name}, whose checksum is unknown",
             CheaplipWarning,
             stacklevel=3,
         )
@@ -116,7 +125,7 @@ def _read(path: Path) -> bytes:
 
 
 def _records(folder: Path) -> list[dict[str, Any]] | None:
-    """What was written, newest first; None where that is not known."""
+    """Read the records of the checkpoints written, newest first; None where ``checkpoint.json`` is of no use."""
     path = folder / _RECORDS
     try:
         last = json.loads(_read(path) if path.is_file() else b"")
@@ -131,10 +140,13 @@ def _checksum(content: bytes) -> str:
 
 
 def pack(state: Mapping[str, Any]) -> bytes:
-    """Nested dictionaries and lists of tensors and plain values, as one safetensors file.
+    """Write a state as the content of one safetensors file; plain values go into its metadata, as JSON.
+
+    Args:
+        state: nested dictionaries and lists of tensors and plain values.
 
     Raises:
-        TypeError: something else is among them.
+        TypeError: it holds something else.
     """
     tensors: dict[str, Tensor] = {}
     plain = _strip(state, tensors, "")
@@ -142,7 +154,7 @@ def pack(state: Mapping[str, Any]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Any]:
-    """What :func:`pack` was given."""
+    """Read the state that :func:`pack` wrote."""
     size = int.from_bytes(content[:8], "little")
     plain = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
     state = _restore(plain, load_tensors(content))

@@ -1,39 +1,39 @@
-"""Files written whole or not at all: aside, synced, renamed, and the folder synced too."""
+"""Writing a file completely or not at all: to a temporary file, which is synced and then renamed."""
 
 import os
 from pathlib import Path
 
 from cheaplip.errors import RunError
 
-__all__ = ["aside", "sync_folder", "write_aside", "write_whole"]
+__all__ = ["sync_folder", "temporary", "write_temporary", "write_whole"]
 
 
-def aside(path: Path) -> Path:
-    """Where the content of ``path`` is written before it takes its place."""
+def temporary(path: Path) -> Path:
+    """Return the temporary file that holds the new content of ``path`` until it is renamed."""
     return path.with_name(f".{path.name}.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, now or after a crash, sees the old content or the new.
+    """Write a file so that a reader sees either the old or the new content, even after a crash.
 
     Raises:
-        RunError: no space left, no permission, no folder; the old content is still there.
+        RunError: the disk is full, or the folder is missing or read-only; the old content is kept.
     """
-    write_aside(path, content)
+    write_temporary(path, content)
     try:
-        aside(path).replace(path)
+        temporary(path).replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_aside(path: Path, content: bytes) -> None:
-    """Write and sync the content, beside ``path``.
+def write_temporary(path: Path, content: bytes) -> None:
+    """Write and sync the temporary file of ``path``.
 
     Raises:
-        RunError: as for :func:`write_whole`.
+        RunError: the disk is full, or the folder is missing or read-only.
     """
-    part = aside(path)
+    part = temporary(path)
     try:
         try:
             with part.open("wb") as file:
@@ -41,14 +41,14 @@ def write_aside(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
-            part.unlink(missing_ok=True)  # half a file only takes room
+            part.unlink(missing_ok=True)  # half a file is of no use and takes up space
             raise
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def sync_folder(path: Path) -> None:
-    """Make renames in a folder survive a power cut, where folders can be synced (not on Windows)."""
+    """Make renames in a folder survive a power failure, where folders can be synced (not on Windows)."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:

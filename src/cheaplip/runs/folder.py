@@ -1,4 +1,4 @@
-"""A run's folder: configuration, history, metrics, model and checkpoint, each written whole or not at all."""
+"""``RunFolder``: reads and writes the files of one run."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from cheaplip.runs.locks import locked
 
 __all__ = ["RunFolder", "versions"]
 
-_FILES = (  # in the order they are removed: what is left after a crash is a run that can be continued, or none
+_FILES = (  # removed in this order: a crash in between leaves a run that can be continued, or no run
     "metrics.json",
     "model.safetensors",
     "witness.safetensors",
@@ -41,32 +41,45 @@ _FILES = (  # in the order they are removed: what is left after a crash is a run
 
 
 class RunFolder:
-    """Reads and writes the files of one run.
+    """Read and write the files of one run, or of a comparison of several runs.
 
-    ``config.json``: everything needed to run it again. ``history.jsonl``: one line an epoch. ``metrics.json``: the
-    results. ``model.safetensors``: the trained weights. ``checkpoint.safetensors`` with ``checkpoint.json``, and
-    ``checkpoint.previous.safetensors``: all state, to resume. ``witness.safetensors``: the pair with the largest
-    quotient found. ``report.json``: what a report shows of the model; ``command.json``: the command that made the run.
-    ``certified.csv``: a radius for each test input. ``card.json`` and ``card.md``: the model card.
-    ``mlflow.json``: where the run is tracked. Nothing is ever
-    unpickled.
+    Nothing is ever unpickled. The files of a run:
+
+    - ``config.json``: everything needed to run it again;
+    - ``history.jsonl``: a line of figures for each epoch;
+    - ``metrics.json``: the results;
+    - ``model.safetensors``: the trained weights;
+    - ``checkpoint.safetensors``, ``checkpoint.previous.safetensors``, ``checkpoint.json``: the state to resume from;
+    - ``witness.safetensors``: the pair of inputs with the largest quotient found;
+    - ``report.json``: what a report shows of the model; ``report.html``: the report;
+    - ``command.json``: the command that made the run;
+    - ``certified.csv``: a radius, or intervals, for each test input; ``card.json``, ``card.md``: the model card;
+    - ``mlflow.json``: where the run is tracked.
+
+    A comparison has ``results.json``, a row for each run, and the folders of its runs.
+
+    Args:
+        path: the folder; it need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Make the folder, empty of a run's files; other files in it are never touched.
+        """Make the folder.
+
+        Args:
+            overwrite: delete the files of a run that is there already; other files are never touched.
 
         Raises:
-            RunError: it exists and is not empty (without ``overwrite``), or cannot be made.
+            RunError: the folder exists and is not empty (without ``overwrite``), or cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not overwrite and not _vacant(self.path):
                 raise RunError(
                     f"output folder {self.path} exists and is not empty: "
-                    "choose another --out, or say --overwrite, or continue it with --resume"
+                    "choose another --out, replace the run with --overwrite, or continue it with --resume"
                 )
             for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
@@ -74,31 +87,31 @@ class RunFolder:
             raise RunError(f"cannot write to output folder {self.path}: {error.strerror or error}") from error
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes out of the folder, which is made if need be.
+        """Lock the folder against other processes inside a ``with`` block; it is made if it is missing.
 
         Raises:
-            RunError: another process is at work in it.
+            RunError: another process holds the lock.
         """
         return locked(self.path)
 
     def exists(self) -> bool:
-        """Whether there is a run here."""
+        """Return whether the folder holds a run."""
         return (self.path / "config.json").is_file()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write one of the run's JSON files; NaN and infinities become null."""
+        """Write a JSON file; NaN and infinities become null."""
         self._write(name, (json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write ``results.json``, the rows of a comparison."""
+        """Write ``results.json``, the rows of a comparison; NaN and infinities become null."""
         self._write("results.json", (json.dumps(_finite(rows), indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_text(self, name: str, content: str) -> None:
-        """Write one of the run's other text files."""
+        """Write a text file."""
         self._write(name, content.encode())
 
     def read_text(self, name: str) -> str:
-        """The content of one of the run's text files; "" where there is none.
+        """Read a text file; return "" where there is none.
 
         Raises:
             RunError: it cannot be read.
@@ -106,7 +119,7 @@ class RunFolder:
         return self.read_bytes(name).decode(errors="replace") if (self.path / name).is_file() else ""
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of one of the run's files.
+        """Read a file.
 
         Raises:
             RunError: it is missing or cannot be read.
@@ -119,7 +132,7 @@ class RunFolder:
             raise RunError(f"cannot read {self.path / name}: {error}") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read one of the run's JSON files.
+        """Read a JSON file that holds an object.
 
         Raises:
             RunError: it is missing or broken.
@@ -135,7 +148,7 @@ class RunFolder:
         return content
 
     def append_history(self, line: Mapping[str, Any]) -> None:
-        """Add an epoch to ``history.jsonl``.
+        """Append the line of an epoch to ``history.jsonl``.
 
         Raises:
             RunError: it cannot be written.
@@ -150,7 +163,7 @@ class RunFolder:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
     def history(self) -> list[dict[str, Any]]:
-        """All epochs so far; a last line cut off by a crash is left out.
+        """Read the lines of all epochs so far; a last line that a crash cut off is left out.
 
         Raises:
             RunError: a line before the last is broken.
@@ -167,18 +180,18 @@ class RunFolder:
         return epochs
 
     def write_history(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Replace ``history.jsonl``: a resumed run knows no more epochs than its checkpoint."""
+        """Replace ``history.jsonl``; a resumed run has only the epochs that its checkpoint knows."""
         self._write("history.jsonl", "".join(json.dumps(_finite(line)) + "\n" for line in lines).encode())
 
     def save_model(self, model: nn.Module) -> None:
-        """Write the weights."""
+        """Write the weights of a model."""
         self._write("model.safetensors", save_tensors(_storable(model.state_dict())))
 
     def load_model(self, model: nn.Module) -> None:
         """Load the weights into ``model``.
 
         Raises:
-            RunError: the file is missing, broken, or of another model.
+            RunError: the file is missing or broken, or its weights are those of another model.
         """
         tensors = self._read_tensors("model.safetensors")
         try:
@@ -189,15 +202,15 @@ class RunFolder:
             ) from error
 
     def save_witness(self, u: Tensor, v: Tensor) -> None:
-        """Write the pair with the largest quotient found."""
+        """Write the pair of inputs with the largest quotient found."""
         self._write("witness.safetensors", save_tensors(_storable({"u": u, "v": v})))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write all state, see :func:`cheaplip.runs.checkpoints.save`."""
+        """Write a checkpoint, see :func:`cheaplip.runs.checkpoints.save`."""
         checkpoints.save(self.path, state)
 
     def load_checkpoint(self) -> bytes | None:
-        """The newest sound checkpoint, see :func:`cheaplip.runs.checkpoints.newest`."""
+        """Read the newest sound checkpoint, see :func:`cheaplip.runs.checkpoints.newest`."""
         return checkpoints.newest(self.path)
 
     def _read_tensors(self, name: str) -> dict[str, Tensor]:
@@ -213,14 +226,14 @@ class RunFolder:
 
 
 def _vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but work in progress: what a crash before the first file leaves."""
+    """Return whether a folder holds only locks and temporary files, as after a crash before the first file."""
     return all(
         _vacant(path) if path.is_dir() else path.name == ".lock" or path.suffix == ".part" for path in folder.iterdir()
     )
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, none sharing memory with another (weight tying), as safetensors wants them."""
+    """Copy tensors to the CPU so that none shares memory with another (tied weights), as safetensors requires."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
@@ -233,5 +246,5 @@ def _finite(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """The versions a run's numbers depend on."""
+    """Return the versions of the packages that a run's numbers depend on."""
     return {"cheaplip": cheaplip.__version__, "torch": torch.__version__, "python": platform.python_version()}

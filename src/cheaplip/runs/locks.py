@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""The lock of a run's folder: one process at a time."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from cheaplip.errors import CheaplipWarning, RunError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows has no such locks: there, nothing stops a second process
+except ModuleNotFoundError:  # Windows has no such locks: nothing stops a second process there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["locked"]
@@ -22,10 +22,12 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be; the lock ends with the process, however it ends.
+    """Lock a folder inside the block; the folder is made if it is missing.
+
+    The operating system releases the lock when the process ends, even if it is killed.
 
     Raises:
-        RunError: another process holds it, or it cannot be written to.
+        RunError: another process holds the lock, or the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def _acquire(descriptor: int, folder: Path) -> None:
         if error.errno not in _NO_LOCKS:
             raise RunError(f"cannot lock {folder}: {error.strerror or error}") from error
         warnings.warn(
-            f"the file system of {folder} has no locks: let no second process write there",
+            f"the file system of {folder} has no locks: make sure that no second process writes there",
             CheaplipWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What a run's folder is called within a comparison's, for those who write it and those who only read."""
+"""The name of a run's folder inside the folder of a comparison. The report, which loads no model, needs this alone."""
 
 import re
 
@@ -6,5 +6,5 @@ __all__ = ["run_name"]
 
 
 def run_name(name: str, seed: int) -> str:
-    """The folder of a run within a comparison's."""
+    """Return the name of the folder for a configuration's run with one seed, such as ``clip-seed0``."""
     return re.sub(r"[^\w.+-]+", "-", f"{name}-seed{seed}")

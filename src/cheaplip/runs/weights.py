@@ -1,4 +1,4 @@
-"""Models from elsewhere: a state dict from a file, a program of torch.export. Pickled objects are refused."""
+"""Weights and models that no run of ours wrote: state dicts and programs of torch.export."""
 
 import warnings
 from pathlib import Path
@@ -13,14 +13,15 @@ __all__ = ["load_program", "load_weights"]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into ``model``, every name and shape as the model has them.
+    """Load a state dict from a file into ``model``.
 
     Args:
-        model: takes them.
-        path: a ``.safetensors`` file, or what ``torch.save(model.state_dict(), path)`` wrote.
+        model: receives the weights; their names and shapes must be the same.
+        path: a ``.safetensors`` file, or a file written by ``torch.save(model.state_dict(), path)``. Pickled objects
+            are refused.
 
     Raises:
-        ModelError: no such file, not a state dict, or one of another model.
+        ModelError: there is no such file, or it holds no state dict, or one of another model.
     """
     state = _read(path)
     try:
@@ -49,23 +50,23 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def load_program(path: Path, shape: tuple[int, ...]) -> nn.Module:
-    r"""A program of torch.export as an ordinary module: it copies and changes its type as others do.
+    r"""Load a program of torch.export as an ordinary module, which can be copied and converted to another dtype.
 
-    ``torch.export.load`` may unpickle what the file holds: load only what you trust.
+    ``torch.export.load`` may unpickle what the file holds: load only files that you trust.
 
     Args:
         path: a ``.pt2`` file.
-        shape: that one input should have.
+        shape: the shape that one input must have.
 
     Raises:
-        ModelError: no such file, not a program, or one that does not take one tensor (B, \*shape) with B free, or
-            return one tensor.
+        ModelError: there is no such file, or it holds no program from one tensor (B, \*shape), for any B, to one
+            tensor.
     """
     if not path.is_file():
         raise ModelError(f"no such file {path}; check the path, which starts at {Path.cwd()}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about its internals
+            warnings.simplefilter("ignore")  # torch warns about its own internals
             program = torch.export.load(path)
             module = program.module()
     except Exception as error:  # a damaged archive may raise almost anything
@@ -84,7 +85,7 @@ def load_program(path: Path, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _plain(module: nn.Module, path: Path) -> nn.Module:
-    """The same graph without the checks and the calling convention of torch.export, which cannot be copied."""
+    """Rebuild a graph without the input checks and the calling convention of torch.export, which cannot be copied."""
     assert isinstance(module, fx.GraphModule)
     graph = module.graph
     for node in list(graph.nodes):

@@ -1,5 +1,7 @@
-"""What is done with a trained model: evaluate, bracket, certify, compare, verify, export, a model card.
+"""What is done with a trained model: evaluate, bracket, certify, compare, verify, export, write its card.
 
-A module for each; ``subject.py`` loads the model of a run, or one from elsewhere. Imports the core, ``lipschitz``,
-``data``, ``runs`` and ``training``.
+Each has a module of its own. Start with ``loading.py``, which loads the model of a run, or one from elsewhere, together
+with its data.
+
+May import the core, ``lipschitz``, ``certificate``, ``robustness``, ``data``, ``runs``, ``tracking`` and ``training``.
 """

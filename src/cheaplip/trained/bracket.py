@@ -1,48 +1,50 @@
-"""The bracket of a trained model, kept in its folder."""
+"""The bracket of a trained model: lower ≤ Lip(f) ≤ upper, kept in its folder."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 from cheaplip.lipschitz.bracket import Bracket, bracket
-from cheaplip.trained.subject import Subject
-from cheaplip.training.exhibits import exhibits
+from cheaplip.trained.loading import TrainedModel
+from cheaplip.training.results import report_content
 
-__all__ = ["bracket_subject", "join"]
+__all__ = ["SECONDS", "bracket_model", "record_bracket"]
+
+SECONDS = 30.0
+"""Default time for computing both ends of a bracket, about, in seconds."""
 
 
-def bracket_subject(
-    subject: Subject,
+def bracket_model(
+    trained: TrainedModel,
     *,
     norm: float = 2,
     method: str | None = None,
-    seconds: float = 30.0,
+    seconds: float = SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Bracket a model on its data's domain, from its training inputs.
+    """Bracket the Lipschitz constant of a model on its data's domain; the search starts at its training inputs.
 
-    In norm 2 the ends join ``metrics.json`` in its folder as ``lipschitz``, where the lower one is only ever raised,
-    with its witness in ``witness.safetensors`` and, of a run, for the report; the upper one is only ever lowered.
+    In norm 2 both ends are recorded in the model's folder, see :func:`record_bracket`.
 
     Args:
-        subject: the model, its data and its folder.
+        trained: the model, its data and its folder.
         norm, method, seconds, progress: as in :func:`cheaplip.bracket`.
 
     Returns:
-        lower, upper, gap (None for infinity), method, norm, seconds, reason.
+        ``lower``, ``upper``, ``gap`` (None for infinity), ``method``, ``norm``, ``seconds`` and ``reason``.
 
     Raises:
         RunError: the folder cannot be written to.
         ValueError: as in :func:`cheaplip.bracket`.
     """
-    data = subject.data
+    data = trained.data
     b = bracket(
-        subject.model, data.domain, norm=norm, x=data.train.x, method=method, seconds=seconds, progress=progress
+        trained.model, data.domain, norm=norm, x=data.train.x, method=method, seconds=seconds, progress=progress
     )
-    if norm == 2 and subject.folder is not None:
-        metrics = subject.metrics()
-        join(metrics, subject, b)
-        subject.folder.write_json("metrics.json", metrics)
+    if norm == 2 and trained.folder is not None:
+        metrics = trained.metrics()
+        record_bracket(metrics, trained, b)
+        trained.folder.write_json("metrics.json", metrics)
     return {
         "lower": b.lower,
         "upper": b.upper if math.isfinite(b.upper) else None,
@@ -54,14 +56,23 @@ def bracket_subject(
     }
 
 
-def join(metrics: dict[str, Any], subject: Subject, b: Bracket) -> None:
-    """Raise the lower end of ``metrics`` to the bracket's, keeping its witness, and lower the upper one."""
+def record_bracket(metrics: dict[str, Any], trained: TrainedModel, b: Bracket) -> None:
+    """Record a bracket where it improves on what is known: the larger lower end and the smaller upper end count.
+
+    With a new lower end, ``witness.safetensors`` is written and, for a run, ``report.json``.
+
+    Args:
+        metrics: the metrics of the model, whose entry ``lipschitz`` is changed; they are not written.
+        trained: the model.
+        b: its bracket in norm 2.
+    """
     known = metrics.get("lipschitz") or {}
     if b.lower > (known.get("lower") or 0.0):
-        if subject.folder is not None:
-            subject.folder.save_witness(*b.witness)
-            if subject.config is not None:
-                subject.folder.write_json("report.json", exhibits(subject.model, subject.data, b.witness, b.lower))
+        if trained.folder is not None:
+            trained.folder.save_witness(*b.witness)
+            if trained.config is not None:
+                content = report_content(trained.model, trained.data, b.witness, b.lower)
+                trained.folder.write_json("report.json", content)
         known["lower"] = b.lower
     if b.upper < (known.get("upper") or math.inf):
         known["upper"], known["upper_method"] = b.upper, b.method

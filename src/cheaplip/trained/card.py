@@ -1,4 +1,8 @@
-"""The model card: what is claimed of a run's weights, on which data, and whether it is true."""
+"""The model card: what is claimed of a run's weights, and for which data; ``verify.py`` checks it.
+
+``verify`` compares ``card.md`` word for word with what :func:`markdown` makes of ``card.json``. Changing the text makes
+the cards of earlier versions untrue.
+"""
 
 import hashlib
 from dataclasses import asdict
@@ -13,7 +17,7 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.options import INDIFFERENT
 from cheaplip.training.tasks import TASKS, Task, task_of
 
-__all__ = ["data_digest", "described", "markdown", "task_of_card", "weights_digest", "write_card"]
+__all__ = ["data_digest", "description", "markdown", "task_of_card", "weights_digest", "write_card"]
 
 _UNITS = {
     "none": "",
@@ -25,13 +29,11 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
     """Write ``card.json`` and ``card.md`` next to the weights.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        data: that it was trained and tested on.
-        metrics: of the run, certified.
-        b: what the certificate rests on.
+        folder, config, data: the folder, the options and the data of the run.
+        metrics: its metrics, with the certified figures.
+        b: the bracket that these rest on.
     """
-    about = described(config, data)
+    about = description(config, data)
     card = {
         "model": {**about["model"], "sha256": weights_digest(folder)},
         "data": {**about["data"], "sha256": data_digest(data)},
@@ -59,8 +61,8 @@ def write_card(folder: RunFolder, config: TrainConfig, data: Data, metrics: dict
     folder.write_text("card.md", markdown(card))
 
 
-def described(config: TrainConfig, data: Data) -> dict[str, dict[str, Any]]:
-    """What a card says of a run's model and of its data, but for their hashes."""
+def description(config: TrainConfig, data: Data) -> dict[str, dict[str, Any]]:
+    """Return what a card says about a run's model and its data, without their hashes."""
     return {
         "model": {
             "architecture": config.model,
@@ -72,27 +74,27 @@ def described(config: TrainConfig, data: Data) -> dict[str, dict[str, Any]]:
         "data": {
             "name": data.name,
             "test_inputs": len(data.test.x),
-            "scaling": "none" if data.scaling is None else "standard",
+            "scaling": data.scaling,
         },
     }
 
 
 def task_of_card(card: dict[str, Any]) -> Task:
-    """The task that a card is about."""
-    return TASKS[card["training"].get("task", "classification")]
+    """Return the task that the model of a card was trained for."""
+    return TASKS[card["training"]["task"]]
 
 
 def weights_digest(folder: RunFolder) -> str:
-    """SHA-256 of the weights' file.
+    """Return the SHA-256 of the file of a run's weights.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no such file.
     """
     return hashlib.sha256(folder.read_bytes("model.safetensors")).hexdigest()
 
 
 def data_digest(data: Data) -> str:
-    """SHA-256 of the test inputs and labels, with their shapes."""
+    """Return the SHA-256 of the test inputs and labels, with their shapes."""
     digest = hashlib.sha256()
     for tensor in (data.test.x, data.test.y):
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype};".encode())
@@ -101,27 +103,28 @@ def data_digest(data: Data) -> str:
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """The card, to be read."""
+    """Write the content of ``card.json`` as text for people."""
     model, data, b = card["model"], card["data"], card["bracket"]
     task, training = task_of_card(card), card["training"]
     figures = card[task.figure]
     inputs = " × ".join(map(str, model["input"]))
+    outputs = f"{model['outputs']} {task.output_meaning}"
     rows = [("clean", figures["clean"], data["test_inputs"])]
     counts = figures["attacked_inputs"]
     rows += [(f"attacked: {key}", value, counts.get(key, "")) for key, value in figures["attacked"].items()]
     rows += [(f"certified, ε = {key}", value, data["test_inputs"]) for key, value in figures["certified"].items()]
-    table = "\n".join(f"| {name} | {task.write(value)} | {count} |" for name, value, count in rows)
+    table = "\n".join(f"| {name} | {task.format_figure(value)} | {count} |" for name, value, count in rows)
     options = ", ".join(f"{name} {value}" for name, value in training.items() if value is not None)
-    units = _UNITS[data.get("scaling", "none")]
+    units = _UNITS[data["scaling"]]
     packages = ", ".join(f"{name} {value}" for name, value in card["versions"].items())
     return f"""# Model card
 
-`{model["architecture"]}`, {model["activation"]}: from inputs of shape {inputs} to {model["outputs"]} {task.meaning}.
+`{model["architecture"]}`, {model["activation"]}: from inputs of shape {inputs} to {outputs}.
 
 ## What is proved
 
 {b["lower"]:.6g} ≤ Lip(f) ≤ {b["upper"]:.6g} in the Euclidean norm, over {b["domain"]}; method `{b["method"]}`.
-{units}The function meant is the one that the stored weights define in real arithmetic. {task.claim}
+{units}The function meant is the one that the stored weights define in real arithmetic. {task.certificate_meaning}
 
 | {task.figure} on {data["name"]} | | inputs |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""The certificate of a trained model on its test data, kept in its folder."""
+"""The certificate of a trained model: what is proved of its predictions for the test data, kept in its folder."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,71 +10,76 @@ from torch import nn
 
 from cheaplip.data import Data
 from cheaplip.lipschitz.bracket import Bracket, bracket
-from cheaplip.trained.bracket import join
+from cheaplip.trained.bracket import SECONDS, record_bracket
 from cheaplip.trained.card import write_card
-from cheaplip.trained.subject import Subject
+from cheaplip.trained.loading import TrainedModel
 from cheaplip.training.tasks import task_of
 
 __all__ = ["bracket_for_certificate", "certify"]
 
-_SLACK = 1e-5  # a certified bound is rounded up by at least so much, relatively, so that proving it again succeeds
+_SLACK = 1e-5  # relative; certified bounds are rounded up by at least this, so that proving them again succeeds
 
 
 def certify(
-    subject: Subject,
+    trained: TrainedModel,
     *,
     epsilons: Sequence[float],
-    seconds: float | None = 30.0,
+    seconds: float | None = SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Bracket a model, certify every test input, and write what came out; of a run, with the model's card.
+    """Bracket a model, certify every test input, and write the results; for a run, its model card as well.
 
-    ``metrics.json`` gains ``certified`` and both ends of the bracket. For classification that is the accuracy at each
-    ε, and ``certified.csv`` has a line for each test input: index, label, prediction, radius, which is 0 where nothing
-    is certified. For regression it is the error (RMSE) that nothing within ε can exceed, and ``certified.csv`` has each
-    output's interval at each ε. What was certified before is certified again, so that all figures rest on one bracket.
+    ``metrics.json`` gets ``certified`` and both ends of the bracket. For classification a certified figure is the
+    accuracy that remains at ε, for regression the error (RMSE) that no perturbation of at most ε can exceed.
+    ``certified.csv`` has the details for each test input, see :mod:`cheaplip.training.certified_csv`. Radii that were
+    certified before are certified again, so that all figures rest on the same bracket.
 
     Args:
-        subject: the model, its data and its folder; without a folder nothing is written.
+        trained: the model, its data and its folder; without a folder nothing is written.
         epsilons: Euclidean radii.
-        seconds: for both ends, about. None: as many as the steps of the search take.
-        progress: called with (steps done, steps in all) of that search.
+        seconds: time for both ends of the bracket, about. None: the search takes a fixed number of steps.
+        progress: called with (steps done, steps in all) of the search.
 
     Returns:
-        The metrics, those known before included.
+        The metrics, with those known before.
 
     Raises:
         ContradictionError: an attack broke what is certified.
-        RunError: another process is at work in the folder, or it cannot be written to.
-        ValueError: nothing can be certified; names the layer.
+        RunError: another process holds the folder's lock, or the folder cannot be written to.
+        ValueError: nothing can be certified; the message names the layer.
     """
-    with nullcontext() if subject.folder is None else subject.folder.locked():
-        return _certify(subject, epsilons, seconds, progress)
+    with nullcontext() if trained.folder is None else trained.folder.locked():
+        return _certify(trained, epsilons, seconds, progress)
 
 
 def _certify(
-    subject: Subject, epsilons: Sequence[float], seconds: float | None, progress: Callable[[int, int], None] | None
+    trained: TrainedModel, epsilons: Sequence[float], seconds: float | None, progress: Callable[[int, int], None] | None
 ) -> dict[str, Any]:
-    model, data, folder = subject.model, subject.data, subject.folder
-    metrics = subject.metrics() or task_of(data).metrics(model, {"test": data.test})
+    model, data, folder = trained.model, trained.data, trained.folder
+    metrics = trained.metrics() or task_of(data).metrics(model, {"test": data.test})
     radii = sorted({*map(float, epsilons), *map(float, metrics.get("certified") or {})})
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
-    certificate = task_of(data).certificate(model, *data.test, b, radii)
-    join(metrics, subject, b)
+    certificate = task_of(data).certify(model, *data.test, b, radii)
+    record_bracket(metrics, trained, b)
     metrics["certified"] = certificate.figures
     if folder is not None:
         folder.write_text("certified.csv", certificate.table)
-        task_of(data).check_order(metrics, certificate.table)
+        task_of(data).check_consistency(metrics, certificate.table)
         folder.write_json("metrics.json", metrics)
-    if folder is not None and subject.config is not None:
-        write_card(folder, subject.config, data, metrics, b)
+    if folder is not None and trained.config is not None:
+        write_card(folder, trained.config, data, metrics, b)
     return metrics
 
 
 def bracket_for_certificate(
-    model: nn.Module, data: Data, *, seconds: float | None = 30.0, progress: Callable[[int, int], None] | None = None
+    model: nn.Module, data: Data, *, seconds: float | None = SECONDS, progress: Callable[[int, int], None] | None = None
 ) -> Bracket:
-    """The bracket of a model on its data's domain, its upper end rounded up to five digits or so."""
+    """Bracket a model on its data's domain, with the upper end rounded up to about five significant digits.
+
+    Args:
+        model, data: the model and its data, on the same device.
+        seconds, progress: as in :func:`certify`.
+    """
     b = bracket(model, data.domain, x=data.train.x, seconds=seconds, progress=progress)
     if not 0 < b.upper < math.inf:
         return b

@@ -1,4 +1,4 @@
-"""Several methods on the same data: one row each for a method and a seed, and their summary."""
+"""Comparison of several configurations on the same data: a row for each configuration and seed, and their summary."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +12,25 @@ from cheaplip.runs.naming import run_name
 from cheaplip.tracking import Tracker
 from cheaplip.trained.certify import certify
 from cheaplip.trained.evaluate import evaluate, robust_key
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.run import Progress, train
+from cheaplip.training.tasks import TASKS
 
-__all__ = ["Attack", "Summary", "compare", "run_name", "summarise"]
+__all__ = ["Attack", "Summary", "compare", "summarise"]
 
-_SEARCH = 10.0  # seconds for the lower end of a bracket, about
+_SECONDS = 10.0  # for both ends of a bracket, about: less than for a single model, as there are many
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack of the comparison: its name, radius and number of test inputs (None: all)."""
+    """An attack of a comparison.
+
+    Attributes:
+        name: a name from :data:`cheaplip.robustness.ATTACKS`.
+        epsilon: its radius, or for noise the standard deviation.
+        samples: how many test inputs to attack. None: all.
+    """
 
     name: str
     epsilon: float
@@ -44,33 +51,37 @@ def compare(
     overwrite: bool = False,
     trackers: Callable[[RunFolder], Sequence[Tracker]] = lambda _: (),
 ) -> list[dict[str, Any]]:
-    """Train and attack every configuration with every seed; returns the rows of ``results.json``.
+    """Train and attack every configuration with every seed.
 
-    Finished runs and attacks are kept, an interrupted run continues: calling it again does only what is missing.
+    Finished runs and attacks are kept, and an interrupted run continues, so that calling this again does only what is
+    missing.
 
     Args:
-        configs: by the name they have in the table.
-        seeds: each configuration is trained with each.
-        data: the same for all.
-        out: the folder; a run's own folder is ``out/NAME-seedN``.
-        attacks: what to measure.
-        certify_at: radii to certify at; none: nothing is certified.
-        progress: makes a training's progress callback from the run's name.
+        configs: the configurations, by their names in the table.
+        seeds: the seeds to train each configuration with.
+        data: the data of all runs.
+        out: the folder of the comparison; the folder of a run is ``out/NAME-seedN``.
+        attacks: the attacks to measure.
+        certify_at: radii to certify at; empty: nothing is certified.
+        progress: makes the progress callback of a training from the run's name.
         attacking: called with (run, attack, inputs done, inputs in all).
         stop: see :func:`cheaplip.training.run.train`.
-        overwrite: replace these runs, where they are there already.
-        trackers: makes a training's trackers from its folder.
+        overwrite: replace the runs that are there already.
+        trackers: makes the trackers of a training from its folder.
+
+    Returns:
+        The rows of ``results.json``.
 
     Raises:
-        RunError: ``out`` holds something else than a comparison, or another process is at work in it.
+        RunError: ``out`` holds something else than a comparison, or another process holds its lock.
     """
     with RunFolder(out).locked():
-        _claim(out, [out / run_name(name, seed) for name in configs for seed in seeds], overwrite=overwrite)
+        _prepare(out, [out / run_name(name, seed) for name in configs for seed in seeds], overwrite=overwrite)
         return _compare(configs, seeds, data, out, attacks, progress, attacking, stop, certify_at, trackers)
 
 
-def _claim(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than a comparison; with ``overwrite`` clear the runs named."""
+def _prepare(out: Path, runs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than a comparison; with ``overwrite`` delete the files of the runs."""
     if overwrite:
         for run in map(RunFolder, runs):
             with run.locked():
@@ -121,7 +132,7 @@ def _compare(
                         progress=report,
                     )
             if any(str(float(epsilon)) not in metrics["certified"] for epsilon in certify_at):
-                metrics = certify(of_run(folder, data), epsilons=certify_at, seconds=_SEARCH)
+                metrics = certify(load_run(folder, data), epsilons=certify_at, seconds=_SECONDS)
             steered = config.method_class.steered
             rows.append(
                 {"name": name, "method": config.method, "target": config.steered_to if steered else None, **metrics}
@@ -132,7 +143,13 @@ def _compare(
 
 @dataclass(frozen=True)
 class Summary:
-    """A configuration's mean over seeds, and the sample standard deviation (None for one seed), column by column."""
+    """The figures of a configuration over its seeds.
+
+    Attributes:
+        name: the name of the configuration.
+        seeds: the number of seeds.
+        columns: for each figure its mean and its sample standard deviation (None for one seed).
+    """
 
     name: str
     seeds: int
@@ -140,7 +157,7 @@ class Summary:
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
-    """Mean and spread over seeds of each configuration's figures, in order of first appearance."""
+    """Summarise the rows of a comparison over seeds, by configuration in order of first appearance."""
     summaries = []
     for name in dict.fromkeys(row["name"] for row in rows):
         runs = [_figures(row) for row in rows if row["name"] == name]
@@ -154,7 +171,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
 
 
 def _figures(row: dict[str, Any]) -> dict[str, float]:
-    main = row["rmse"] if "rmse" in row else row["accuracy"]
+    main = next(row[task.figure] for task in TASKS.values() if task.figure in row)
     return {
         "train": main["train"],
         "test": main["test"],

@@ -1,18 +1,18 @@
-"""Attack a finished run and add what came out to its metrics."""
+"""Attacks on the model of a finished run; their figures are added to its metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cheaplip.data import Data
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
 from cheaplip.training.tasks import task_of
 
 __all__ = ["evaluate", "robust_key"]
 
 
 def robust_key(name: str, epsilon: float) -> str:
-    """The key of an attack in ``metrics.json``, such as ``pgd@2.0``."""
+    """Return the key of an attack in ``metrics.json``, such as ``pgd@2.0``."""
     return f"{name}@{float(epsilon)}"
 
 
@@ -26,22 +26,26 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a run's model on attacked test data, for regression its error (RMSE); merged into the run's metrics.
+    """Measure the accuracy of a run's model, or its error (RMSE), on attacked test inputs.
 
     Args:
-        folder: a finished run.
-        attacks: names from :data:`cheaplip.robustness.ATTACKS`. None: all that can work in the data's box.
-        epsilons: radii (L2), for ``noise`` the standard deviation. None: the data's own.
-        samples: the first so many test inputs. None: all.
-        data: the run's data, if loaded already.
-        seed: of the attacks' random starts.
+        folder: the folder of a finished run; its ``metrics.json`` is extended.
+        attacks: names from :data:`cheaplip.robustness.ATTACKS`. None: all that work in the data's box.
+        epsilons: radii (L2), and for ``noise`` standard deviations. None: the data's defaults.
+        samples: how many of the test inputs to attack, from the first. None: all.
+        data: the data of the run. None: it is loaded.
+        seed: seed of the random starts of the attacks.
         progress: called with (attack, inputs done, inputs in all).
 
+    Returns:
+        The metrics, with those known before.
+
     Raises:
-        RunError: no finished run there, or another process is at work in it.
-        ValueError: an unknown attack or a negative radius.
+        ContradictionError: an attack broke what is certified.
+        RunError: there is no finished run, or another process holds its lock.
+        ValueError: an unknown attack, or a negative radius.
     """
-    folder.read_json("metrics.json")  # before a lock is left where there is no run
+    folder.read_json("metrics.json")  # first of all, so that no lock is left in a folder that holds no run
     with folder.locked():
         return _evaluate(folder, attacks, epsilons, samples, data, seed, progress)
 
@@ -55,8 +59,8 @@ def _evaluate(
     seed: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> dict[str, Any]:
-    subject = of_run(folder, data)
-    model, data, metrics = subject.model, subject.data, subject.metrics()
+    trained = load_run(folder, data)
+    model, data, metrics = trained.model, trained.data, trained.metrics()
     task = task_of(data)
     x, y = data.test.x[:samples], data.test.y[:samples]
     for name in attacks or ():
@@ -65,16 +69,18 @@ def _evaluate(
                 f"attacks: {name} does not apply to {task.name} in this data's box: expected "
                 f"{', '.join(task.attacks(data.domain))}"
             )
-    task.check_model(model, x[:256], data.outputs)
+    task.check_model(model, x, data.outputs)
     for name in task.attacks(data.domain) if attacks is None else attacks:
-        own = data.noise if name == "noise" else data.epsilon
-        for epsilon in (own,) if epsilons is None else epsilons:
+        default = data.noise if name == "noise" else data.epsilon
+        for epsilon in (default,) if epsilons is None else epsilons:
             report = None if progress is None else _named(progress, name)
             key = robust_key(name, epsilon)
-            figure = task.attacked(name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report)
+            figure = task.figure_under_attack(
+                name, model, x, y, epsilon=epsilon, domain=data.domain, seed=seed, progress=report
+            )
             metrics.setdefault("robust", {})[key] = figure
             metrics.setdefault("robust_samples", {})[key] = len(x)
-            task.check_order(metrics, folder.read_text("certified.csv"))
+            task.check_consistency(metrics, folder.read_text("certified.csv"))
             folder.write_json("metrics.json", metrics)
     return metrics
 

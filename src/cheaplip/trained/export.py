@@ -1,4 +1,4 @@
-"""A trained model as one file that needs no cheaplip: ``.pt2`` (torch.export) or ONNX, with a model card beside it."""
+"""Export of a trained model to one file that works without cheaplip, ``.pt2`` (torch.export) or ONNX, and its card."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cheaplip.domain import Box
 from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder, versions
-from cheaplip.trained.subject import of_run
+from cheaplip.trained.loading import load_run
 from cheaplip.training.options import check_choice
 from cheaplip.training.tasks import task_of
 
@@ -20,49 +20,49 @@ __all__ = ["Format", "export"]
 
 Format = Literal["pt2", "onnx"]
 
-_CHECKED = 64  # test inputs on which the file must say what the model says
-_TOLERANCE = 1e-4  # of the largest logit; another runtime sums in another order
+_CHECKED = 64  # test inputs for which the outputs of the file and of the model are compared
+_TOLERANCE = 1e-4  # relative to the largest output; runtimes sum in different orders
 
 
 def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - the word of the command line
     r"""Write ``model.pt2`` or ``model.onnx`` and ``model-card.json`` into a run's folder.
 
-    The file takes inputs (B, \*shape), any B, as they came, and gives logits (B, classes) or predictions (B, k): where
-    training scaled the features, the file does so itself. It is read back, and refused unless its outputs equal the
-    model's.
+    The exported model takes inputs (B, \*shape), for any B, and returns logits (B, classes) or predictions (B, k). If
+    features were standardised for training, it takes the original features and standardises them itself. The file is
+    read back and its outputs are compared with the model's.
 
     Args:
-        folder: a finished run.
-        format: ``"pt2"``: for ``torch.export.load``; ``"onnx"``: for onnxruntime and others.
+        folder: the folder of a finished run.
+        format: ``"pt2"``: for ``torch.export.load``; ``"onnx"``: for onnxruntime and other runtimes.
 
     Returns:
         The path of the file.
 
     Raises:
-        RunError: no finished run there, or a model that cannot be exported.
-        ImportError: ``onnx`` without the extra.
+        RunError: there is no finished run, or its model cannot be exported.
+        ImportError: the packages for ONNX are missing.
     """
     check_choice("format", format, get_args(Format))
-    subject = of_run(folder)
-    config, data, metrics = subject.config, subject.data.to("cpu"), subject.metrics()
+    trained = load_run(folder)
+    config, data, metrics = trained.config, trained.data.to("cpu"), trained.metrics()
     assert config is not None
     task = task_of(data)
-    model, x, domain = subject.model.cpu(), data.test.x[:_CHECKED], data.domain
+    model, x, domain = trained.model.cpu(), data.test.x[:_CHECKED], data.domain
     scaling: dict[str, Any] | None = None
-    if data.scaling is not None:
-        model, x = nn.Sequential(data.scaling, model).eval(), data.scaling.inverse(x)
-        domain = Box(data.scaling.inverse(domain.low), data.scaling.inverse(domain.high))
-        scaling = {name: value.tolist() for name, value in data.scaling.state_dict().items()}
+    if (standardisation := data.standardisation) is not None:
+        model, x = nn.Sequential(standardisation, model).eval(), standardisation.inverse(x)
+        domain = Box(standardisation.inverse(domain.low), standardisation.inverse(domain.high))
+        scaling = {name: value.tolist() for name, value in standardisation.state_dict().items()}
         scaling["meaning"] = "the file takes (x - mean) / deviation itself; metrics are of inputs scaled so"
     path = folder.path / f"model.{format}"
     try:
         with torch.no_grad():
-            answers = _write_pt2(model, x, path) if format == "pt2" else _write_onnx(model, x, path, task.output)
+            exported = _write_pt2(model, x, path) if format == "pt2" else _write_onnx(model, x, path, task.output_name)
             expected = model(x)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise RunError(f"cannot export the model of {folder.path} as {format}: {str(error).splitlines()[0]}") from error
-    for rows in (1, len(x)):  # the batch is free
-        if (answers(x[:rows]) - expected[:rows]).abs().max() > _TOLERANCE * expected.abs().max():
+    for rows in (1, len(x)):  # the file must take batches of any size
+        if (exported(x[:rows]) - expected[:rows]).abs().max() > _TOLERANCE * expected.abs().max():
             path.unlink()
             raise RunError(f"the outputs of {path} differ from the model's: do not use its {format} export")
     folder.write_json(
@@ -70,7 +70,7 @@ def export(folder: RunFolder, format: Format = "pt2") -> Path:  # noqa: A002 - t
         {
             "input": {"shape": ["batch", *data.shape], "dtype": "float32", "domain": repr(domain)},
             "scaling": scaling,
-            "output": {"shape": ["batch", data.outputs], "meaning": task.meaning},
+            "output": {"shape": ["batch", data.outputs], "meaning": task.output_meaning},
             "data": config.data,
             "method": config.method,
             "model": config.model,
@@ -95,7 +95,7 @@ def _write_onnx(model: nn.Module, x: Tensor, path: Path, output: str) -> Callabl
     import onnxruntime
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations within the exporter
+        warnings.simplefilter("ignore")  # deprecation warnings of the exporter
         torch.onnx.export(
             model,
             (x,),

@@ -1,4 +1,4 @@
-"""Whether a run's model card is true: everything proved is proved again, from the weights alone."""
+"""Verification of a run's model card: what it claims to be proved is proved again, from the weights alone."""
 
 import math
 from collections.abc import Callable
@@ -8,44 +8,46 @@ from typing import Any
 from cheaplip.data import Data
 from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder
-from cheaplip.trained.card import data_digest, described, markdown, weights_digest
+from cheaplip.trained.bracket import SECONDS
+from cheaplip.trained.card import data_digest, description, markdown, weights_digest
 from cheaplip.trained.certify import bracket_for_certificate
-from cheaplip.trained.subject import data_of, load_trained
-from cheaplip.training.config import TrainConfig, from_json
-from cheaplip.training.order import ContradictionError
+from cheaplip.trained.loading import load_data, load_trained
+from cheaplip.training.config import TrainConfig, from_json, renamed
+from cheaplip.training.consistency import ContradictionError
 from cheaplip.training.tasks import task_of
 
 __all__ = ["UntrueCardError", "verify"]
 
-_CLEAN = 1e-3  # of the inputs: what another machine's float32 may classify differently
+_CLEAN = 1e-3  # difference of the clean figure that float32 arithmetic on another machine may make
 
 
 class UntrueCardError(RunError):
-    """A model card claims what is not so."""
+    """A model card claims something that is not true."""
 
 
 def verify(
     folder: RunFolder,
     *,
-    seconds: float = 30.0,
+    seconds: float = SECONDS,
     data: Data | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Check a run's card against its configuration, weights and data; prove its bound and certified accuracies again.
+    """Check a run's card against its options, weights and data, and prove its bound and certified figures again.
 
-    Attacked accuracies are not recomputed (``cheaplip evaluate`` does that), only held against the rest.
+    Figures under attack are not measured again (``cheaplip evaluate`` does that); they must only be consistent with the
+    others.
 
     Args:
-        folder: of a certified run.
-        seconds: for both ends, about.
-        data: the run's data, if loaded already.
-        progress: called with (steps done, steps in all) of that search.
+        folder: the folder of a certified run.
+        seconds: time for both ends of the bracket, about.
+        data: the data of the run. None: it is loaded.
+        progress: called with (steps done, steps in all) of the search.
 
     Returns:
-        The card.
+        The content of ``card.json``.
 
     Raises:
-        UntrueCardError: says why.
+        UntrueCardError: the card is not true; the message says why.
         RunError: there is no run, or no card.
     """
     if folder.exists() and not (folder.path / "card.json").is_file():
@@ -56,7 +58,7 @@ def verify(
     try:
         _check_run(card, config, folder)
         if data is None:
-            data = data_of(config)
+            data = load_data(config)
         if card["data"]["sha256"] != data_digest(data):
             raise UntrueCardError(
                 f"no: the test data are not those of the card (SHA-256 {data_digest(data)[:12]}…, the card says "
@@ -73,8 +75,8 @@ def verify(
 
 
 def _check_run(card: dict[str, Any], config: TrainConfig, folder: RunFolder) -> None:
-    """Without any computing: the same run, the same weights."""
-    mine, claimed = asdict(config), card["training"]
+    """Check that the card is about this run and these weights; this takes no computation."""
+    mine, claimed = asdict(config), renamed(card["training"])
     changed = [name for name in claimed if name in mine and name != "epochs" and claimed[name] != mine[name]]
     if changed:
         differences = ", ".join(f"{name} {mine[name]!r}, the card says {claimed[name]!r}" for name in changed)
@@ -88,12 +90,11 @@ def _check_run(card: dict[str, Any], config: TrainConfig, folder: RunFolder) -> 
 
 
 def _check_description(card: dict[str, Any], config: TrainConfig, data: Data) -> None:
-    """What the card says of the model and of the data, beside their hashes."""
-    for section, values in described(config, data).items():
+    """Check what the card says about the model and the data, apart from their hashes."""
+    for section, values in description(config, data).items():
         for name, mine in values.items():
-            if card[section].get(name, mine) != mine:
-                said = card[section][name]
-                raise UntrueCardError(f"no: the card says {section} {name} {said!r}, here it is {mine!r}")
+            if (claimed := card[section][name]) != mine:
+                raise UntrueCardError(f"no: the card says {section} {name} {claimed!r}, here it is {mine!r}")
 
 
 def _check_claims(
@@ -104,7 +105,7 @@ def _check_claims(
     seconds: float,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """The numbers."""
+    """Check the numbers: the bracket, the clean figure, the figures under attack, the certified ones."""
     model = load_trained(folder, config, data)
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
     below, claimed, found = _number(card["bracket"]["lower"]), _number(card["bracket"]["upper"]), b.upper
@@ -122,23 +123,23 @@ def _check_claims(
         )
     if not 0 <= below <= found:
         raise UntrueCardError(f"no: the card says Lip(f) ≥ {below:.6g}, here Lip(f) ≤ {found:.6g} could be proved")
-    gap, told = replace(b, lower=below, upper=claimed).gap, card["bracket"]["gap"]
-    if not math.isclose(math.inf if told is None else _number(told), gap):
-        raise UntrueCardError(f"no: the card says gap {told}, its own ends are {gap:.6g} apart")
+    gap, claimed_gap = replace(b, lower=below, upper=claimed).gap, card["bracket"]["gap"]
+    if not math.isclose(math.inf if claimed_gap is None else _number(claimed_gap), gap):
+        raise UntrueCardError(f"no: the card says gap {claimed_gap}, the quotient of its own ends is {gap:.6g}")
     task = task_of(data)
     figures = card[task.figure]
-    clean, said = task.figures(model, *data.test)[task.figure], _number(figures["clean"])
-    if not abs(clean - said) <= _CLEAN * max(1.0, abs(clean)):
-        raise UntrueCardError(f"no: the card says {task.figure} {said:.4f}, here it is {clean:.4f}")
+    clean, claimed_clean = task.figures(model, *data.test)[task.figure], _number(figures["clean"])
+    if not abs(clean - claimed_clean) <= _CLEAN * max(1.0, abs(clean)):
+        raise UntrueCardError(f"no: the card says {task.figure} {claimed_clean:.4f}, here it is {clean:.4f}")
     radii = [float(key) for key in figures["certified"]]
-    certificate = task.certificate(model, *data.test, replace(b, upper=claimed), radii)
+    certificate = task.certify(model, *data.test, replace(b, upper=claimed), radii)
     for key in figures["attacked"]:
         count = figures["attacked_inputs"].get(key)
         if not (isinstance(count, int) and 0 < count <= len(data.test.x)):
             raise UntrueCardError(f"no: the card says {key} of {count} inputs, expected 1 to {len(data.test.x)}")
     attacked = {"robust": figures["attacked"], "robust_samples": figures["attacked_inputs"]}
     try:
-        task.check_order(attacked, certificate.table)
+        task.check_consistency(attacked, certificate.table)
     except ContradictionError as error:
         raise UntrueCardError(f"no: {error}") from error
     for key, value in figures["certified"].items():
@@ -150,7 +151,7 @@ def _check_claims(
 
 
 def _check_text(card: dict[str, Any], folder: RunFolder) -> None:
-    """The card to be read, where there is one, is the one that was checked."""
+    """Check that ``card.md``, if there is one, says the same as ``card.json``."""
     text = folder.read_text("card.md")
     if text and text != markdown(card):
         raise UntrueCardError(

@@ -1,8 +1,11 @@
-"""Training: options in, a trained network out.
+"""Training: options go in, a trained network comes out.
 
-``run.py`` is one run, ``loop.py`` its steps, ``methods/`` what each training method adds to the loss, ``tasks/`` what
-differs between classes and numbers, ``steering.py`` where λ is moved. Imports the core, ``lipschitz``, ``data``,
-``runs`` and ``tracking``.
+Start with ``run.py`` (``train``, one run from its options to its folder), then ``loop.py`` (the steps of a run).
+``config.py`` holds the options, ``methods/`` what each training method adds to the loss, ``tasks/`` what differs
+between classification and regression, ``models.py`` the architectures, ``steering.py`` the controller that moves λ,
+``consistency.py`` the checks between the figures of one model.
+
+May import the core, ``lipschitz``, ``certificate``, ``robustness``, ``data``, ``runs`` and ``tracking``.
 """
 
 from cheaplip.training.config import TrainConfig

@@ -1,32 +1,44 @@
-"""The options of a training run: one typed, validated dataclass, shared by the command line and Python."""
+"""``TrainConfig``: all options of a training run in one validated dataclass, for the command line and for Python."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
+from torch import nn
 
+from cheaplip.data import Data
 from cheaplip.errors import ConfigError
 from cheaplip.training.methods import METHODS, Method, method_named
 from cheaplip.training.methods.adversarial import AdversarialOptions
 from cheaplip.training.methods.certified import CertifiedOptions
 from cheaplip.training.methods.clip import ClipOptions
 from cheaplip.training.methods.weight import WeightOptions
-from cheaplip.training.models import Activation
+from cheaplip.training.models import Activation, build, is_perceptron
 from cheaplip.training.options import SharedOptions, check_choice
-from cheaplip.training.tasks import TASKS, Task
+from cheaplip.training.tasks import TASKS, Task, task_of
 
-__all__ = ["TrainConfig", "from_json"]
+__all__ = ["TrainConfig", "from_json", "renamed"]
 
-_MOVED = {"cheaplip.experiments.paper.quick:": "cheaplip.paper.quick:"}  # in runs of version 0.1.0
+_MOVED = {"cheaplip.experiments.paper.quick:": "cheaplip.paper.quick:"}  # modules that runs of version 0.1.0 name
+
+
+def _method_help() -> str:
+    lines = [f"{name}: {method.adds};" for name, method in METHODS.items()]
+    return "\n".join(
+        ["the training method; what it adds to the loss:", *lines, "or package.module:Class, a method of your own"]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(AdversarialOptions, CertifiedOptions, ClipOptions, WeightOptions, SharedOptions):
-    """Everything needed to run a training again: the shared options, and those of each method.
+    """Everything needed to repeat a training run: the shared options, and those of each method.
 
-    The defaults are the recommended settings; docs/results.md says how they were chosen, docs/ablation.md what each
-    is worth.
+    The defaults are the recommended settings: docs/results.md says how they were chosen, docs/ablation.md what each of
+    them contributes. An option of a method that is not used has no effect.
     """
+
+    method: Annotated[str, tyro.conf.arg(help=_method_help())] = "clip"
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, tuple(TASKS))
@@ -40,98 +52,126 @@ class TrainConfig(AdversarialOptions, CertifiedOptions, ClipOptions, WeightOptio
         for part in dict.fromkeys(parts):
             part.check(self)
         if self.held_out and (not method.holds_out(self) or self.held_out < self.pairs):
+            names = " or ".join(name for name, known in METHODS.items() if known.holds_out(self))
             raise ConfigError(
-                f"held_out: expected 0, or with --method clip at least one input for each of the {self.pairs} pairs of "
-                f"a step, got {self.held_out} with --method {self.method}"
+                f"held_out: expected 0, or with --method {names} at least one input for each of the {self.pairs} pairs "
+                f"of a step, got {self.held_out} with --method {self.method}"
             )
 
     @property
     def method_class(self) -> type[Method]:
-        """The training method."""
+        """The class of the training method."""
         return method_named(self.method)
 
     @property
     def task_class(self) -> Task:
-        """What is learnt."""
+        """The task: classification or regression."""
         return TASKS[self.task]
 
     @property
     def steered_to(self) -> float | None:
-        """The target of λ; None: λ stays.
+        """The accuracy or error that λ is steered to; None: λ stays as it is.
 
         Raises:
-            ConfigError: it must be said, and was not.
+            ConfigError: the task has no default target, and none was given.
         """
         if self.target == "unset":
             raise ConfigError(
                 f"target: --task {self.task} --method {self.method} needs the training error that λ is steered to, in "
-                "the label's units (RMSE): say --target with the size of the label's noise, or --target None to keep λ "
+                "the label's units (RMSE): use --target with the size of the label's noise, or --target None to keep λ "
                 "fixed"
             )
         return self.target
 
     @property
     def resolved_activation(self) -> Activation:
-        """The activation in use, where the model has a choice of one."""
+        """The activation, for models that have a choice: the option, or else the default of the method or task."""
         if self.activation is not None:
             return self.activation
-        of_mlp = self.method_class.activation or self.task_class.activation
-        return of_mlp if self.model.startswith("mlp:") else "relu"
+        return (self.method_class.activation or self.task_class.activation) if is_perceptron(self.model) else "relu"
 
     @property
     def resolved_epochs(self) -> int:
-        """The number of passes in use."""
+        """The number of epochs: the option, or else the default of the method or task."""
         return self.epochs or self.method_class.epochs or self.task_class.epochs
 
     @property
     def resolved_lr(self) -> float:
-        """The peak learning rate in use; sigmoids, with slopes of at most 1/4, want more."""
+        """The peak learning rate: the option, or else the default of the method or of the activation.
+
+        Sigmoids have slopes of at most 1/4 and need a larger one.
+        """
         if self.lr is not None:
             return self.lr
         if self.method_class.lr is not None:
             return self.method_class.lr
-        return 0.6 if self.resolved_activation == "sigmoid" and self.model.startswith("mlp:") else 0.05
+        return 0.6 if self.resolved_activation == "sigmoid" and is_perceptron(self.model) else 0.05
 
     @property
     def resolved_device(self) -> str:
-        """The device in use."""
+        """The device: the option, or else cuda if there is one."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def checkpoint_epochs(self) -> int | None:
-        """Epochs between checkpoints; None where minutes count."""
+        """Epochs between checkpoints; None if the option gives minutes."""
         return None if self.checkpoint_seconds is not None else int(self.checkpoint_every)
 
     @property
     def checkpoint_seconds(self) -> float | None:
-        """Seconds between checkpoints; None where epochs count."""
+        """Seconds between checkpoints; None if the option gives epochs."""
         minutes, unit, _ = str(self.checkpoint_every).partition("m")
         return 60 * float(minutes) if unit else None
 
     def check_device(self) -> None:
-        """Raise a :class:`ConfigError` unless the device is there."""
+        """Raise a :class:`ConfigError` if the device cannot be used."""
         try:
             torch.empty(0, device=self.resolved_device)
         except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device: cannot use {self.resolved_device!r} ({error}): say cpu") from error
+            raise ConfigError(f"device: cannot use {self.resolved_device!r} ({error}): use cpu") from error
+
+    def build_model(self, data: Data) -> nn.Module:
+        """Build the untrained model of this run, with weights drawn from its seed.
+
+        Args:
+            data: the data it will be trained on.
+
+        Raises:
+            ModelError: the model is unknown, or does not fit the data.
+        """
+        network = build(
+            self.model,
+            data.shape,
+            data.outputs,
+            activation=self.resolved_activation,
+            final_activation=self.final_activation,
+            seed=self.seed,
+        )
+        return task_of(data).wrap(network, data.train.y)
 
 
 def from_json(content: dict[str, Any]) -> TrainConfig:
-    """The configuration of a run's ``config.json``; keys it does not know (of newer versions) are refused.
+    """Read the configuration from the content of a run's ``config.json``.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value out of range.
+        ConfigError: an unknown option (of a newer version), no data, or a value out of range.
     """
     known = {field.name for field in fields(TrainConfig)}
-    given = {name: value for name, value in content.items() if name != "versions"}
+    given = renamed({name: value for name, value in content.items() if name != "versions"})
     unknown = sorted(set(given) - known)
     if unknown or "data" not in given:
         problem = f"unknown options {', '.join(unknown)}" if unknown else "no 'data'"
         raise ConfigError(f"config.json: {problem}; expected those of cheaplip train")
-    for old, new in _MOVED.items():
-        if isinstance(given["data"], str) and given["data"].startswith(old):
-            given["data"] = given["data"].replace(old, new)
     try:
         return TrainConfig(**given)
     except TypeError as error:
         raise ConfigError(f"config.json: a value of the wrong type: {error}") from error
+
+
+def renamed(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a ``config.json`` or of a card, with today's names for data that version 0.1.0 named."""
+    data = options.get("data")
+    for old, new in _MOVED.items():
+        if isinstance(data, str) and data.startswith(old):
+            return {**options, "data": data.replace(old, new)}
+    return options

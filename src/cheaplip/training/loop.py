@@ -1,77 +1,83 @@
-"""The training loop: everything that changes while a run trains, and an epoch of steps."""
+"""``Training``: the state of a run while it trains, the loop over the steps of an epoch, what an epoch reports."""
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cheaplip.data import Data, Split
+from cheaplip.data import Data
+from cheaplip.data.splits import hold_out
 from cheaplip.distributed import average, rank, ranks
-from cheaplip.errors import ConfigError, DataError, DivergedError
+from cheaplip.errors import ConfigError, DivergedError
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.modes import evaluation_mode
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Setting
-from cheaplip.training.multipliers import Multipliers, one_cycle
+from cheaplip.training.optimizers import MultiplierOptimizer, one_cycle
 from cheaplip.training.processes import gathered, hold_all_, hold_own_, leads
-from cheaplip.training.steering import controller
+from cheaplip.training.steering import make_controller
 from cheaplip.training.tasks import task_of
-from cheaplip.training.tasks.task import answers
-from cheaplip.training.untrained import untrained
+from cheaplip.training.tasks.task import predict
 
-__all__ = ["Training", "hold_out"]
+__all__ = ["Training"]
 
-_CHECK_EVERY = 100  # steps between looks at whether the loss is still finite: each look waits for the device
-_PROBE_STEPS = 30
-_APART = 1_000_003  # between the seeds of processes
-_PACE = 3.0  # λ moves at full pace down to a third of the peak learning rate, then with its square root
+_CHECK_EVERY = 100  # steps between two checks that the loss is finite; each check waits for the device
+_PROBE_STEPS = 30  # of the search for the largest quotient after each epoch
+_SEARCH_STEPS = 100  # of the search after training
+_SEED_STRIDE = 1_000_003  # difference between the seeds of two processes
+_FULL_PACE = 3.0  # λ moves at full speed while the learning rate is at least its peak divided by this
 
 
 class Training:
-    """All that changes while a run trains: model, optimiser, penalty, λ, random states, position.
+    """The state of a run while it trains: model, optimizer, penalty, λ, random states, position.
 
     Args:
-        config: the run's options.
-        data: where it trains, on the device it trains on.
+        config: the options of the run.
+        data: the data, on the device to train on.
+
+    Raises:
+        ConfigError: the method or the batch size does not suit the number of processes.
+        DataError: more inputs are to be held out than there are.
     """
 
     def __init__(self, config: TrainConfig, data: Data) -> None:
         self.config = config
-        kind = config.method_class
-        if not kind.distributed and ranks() > 1:
+        method_class = config.method_class
+        if not method_class.distributed and ranks() > 1:
             raise ConfigError(f"method: {config.method} trains in one process only: train without torchrun")
-        data, held_out = hold_out(data, kind.holds_out(config), config.split_seed)
+        data, held_out = hold_out(data, method_class.holds_out(config), config.split_seed)
         self.data = data
         self.device = data.train.x.device
-        self.batch_size = min(config.batch_size or _batch_size(kind.batch_size, len(data.train.x)), len(data.train.x))
+        default_size = _batch_size(method_class.batch_size, len(data.train.x))
+        self.batch_size = min(config.batch_size or default_size, len(data.train.x))
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.resolved_epochs
         if self.batch_size < ranks():
             raise ConfigError(f"batch_size: expected an input for each of {ranks()} processes, got {self.batch_size}")
         self.task = task_of(data)
-        self.model = untrained(config, data).to(self.device)
-        self.inner, self.scale = self.task.network(self.model)  # what is trained, on labels to match
-        self.labels = self.task.trained_on(data.train.y, self.model)
-        kind.initialise_(self.inner, config.seed)
+        self.model = config.build_model(data).to(self.device)
+        self.inner, self.output_scale = self.task.unwrap(self.model)  # the network that is trained
+        self.labels = self.task.network_labels(data.train.y, self.model)
+        method_class.initialise_(self.inner, config.seed)
         self.network = self.inner if ranks() == 1 else DistributedDataParallel(self.inner)
         self.shuffle = torch.Generator().manual_seed(config.seed)
-        # What pairs draw is the same in every process, as in one alone; what perturbs a process's own batch is not.
-        own_noise = 0 if kind.same_noise else _APART * rank()
+        # Pairs must draw the same numbers in every process; perturbations of a process's own batch must not.
+        own_noise = 0 if method_class.same_noise else _SEED_STRIDE * rank()
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1 + own_noise)
-        if rank() > 0:  # dropout, say
-            torch.manual_seed(config.seed + _APART * rank())
-        self.method = kind(Setting(config, self.inner, data, held_out, self.task, self.total_steps, self.noise))
+        if rank() > 0:  # for dropout, which uses the global random state
+            torch.manual_seed(config.seed + _SEED_STRIDE * rank())
+        self.method = method_class(Setting(config, self.inner, data, held_out, self.task, self.total_steps, self.noise))
         self.optimizer = self.method.optimizer(self.inner.parameters(), config.resolved_lr, config)
-        self.scheduler = one_cycle(self.optimizer, config.resolved_lr, self.total_steps, kind.rise)
+        self.scheduler = one_cycle(self.optimizer, config.resolved_lr, self.total_steps, method_class.rise)
         bound = self.method.bound
-        trained = bound is not None and any(True for _ in bound.parameters())  # norms have no multipliers
-        self.multipliers = Multipliers(bound, self.total_steps) if bound is not None and trained else None
-        self.controller = controller(self.method, config, self.task, data.train.y, self.total_steps)
+        self.multipliers: MultiplierOptimizer | None = None
+        if bound is not None and any(True for _ in bound.parameters()):  # a product of norms has no multipliers
+            self.multipliers = MultiplierOptimizer(bound, self.total_steps)
+        self.controller = make_controller(self.method, config, self.task, data.train.y, self.total_steps)
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -80,20 +86,25 @@ class Training:
     def _start_epoch(self) -> None:
         self.order_state = self.shuffle.get_state()
         self.order = torch.randperm(len(self.data.train.x), generator=self.shuffle).to(self.device)
-        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, score, largest, late steps
+        # Sums over the epoch: loss, score, largest quotient of the pairs in late steps, number of late steps.
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         self.seconds = 0.0
 
     def _learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
 
     def _pace(self) -> float:
-        return min(1.0, math.sqrt(_PACE * self._learning_rate() / self.config.resolved_lr))
+        """Return the factor of λ's speed: 1, and late in the run less, like the square root of the learning rate."""
+        return min(1.0, math.sqrt(_FULL_PACE * self._learning_rate() / self.config.resolved_lr))
 
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
-        """Train to the end of the epoch, or until ``on_step`` returns True; returns whether it got to the end.
+        """Train to the end of the epoch, or until ``on_step``, called after each step, returns True.
+
+        Returns:
+            Whether the epoch has ended.
 
         Raises:
-            DivergedError: the loss is no longer finite; names the step.
+            DivergedError: the loss became NaN or infinite; the message gives the step.
         """
         started = time.perf_counter()
         method = self.method
@@ -102,7 +113,7 @@ class Training:
         while (position := self.step - self.epoch * self.steps_per_epoch) < self.steps_per_epoch:
             chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
             chosen = chosen.tensor_split(ranks())[rank()]
-            share = len(chosen) * ranks() / self.batch_size  # 1 where the batch divides evenly
+            share = len(chosen) * ranks() / self.batch_size  # 1 if all processes have equal parts of the batch
             x, y = self.data.train.x[chosen], self.labels[chosen]
             method.before_step(self.step)
             loss, fit, output = method.losses(self.network, x, y)
@@ -144,11 +155,15 @@ class Training:
             )
 
     def end_epoch(self) -> dict[str, Any]:
-        """The epoch's numbers, one line of ``history.jsonl``, in the process that leads; moves on to the next epoch."""
+        """Measure the epoch that has ended, move λ if it moves by epochs, and start the next epoch.
+
+        Returns:
+            The figures of the epoch, a line of ``history.jsonl``; in other processes than the first, nothing.
+        """
         sums = average(self.sums).tolist()
-        self.hold_all()
-        line = self._line(*sums) if leads() else {}
-        self._hold_own()
+        self.hold_all_pairs()
+        line = self._figures(*sums) if leads() else {}
+        self._hold_own_pairs()
         self.epoch += 1
         if self.config.target_on == "validation" and self.epoch < self.config.resolved_epochs:
             self._steer_by_validation()
@@ -158,19 +173,19 @@ class Training:
         return line
 
     def _steer_by_validation(self) -> None:
-        """Move λ by the figure of the validation data, the same in every process."""
+        """Move λ by the score on the validation data, which is the same in every process."""
         if self.controller is not None:
             x, y = self.data.validation
             with evaluation_mode(self.inner):
-                score = self.task.score(answers(self.inner, x), self.task.trained_on(y, self.model))
+                score = self.task.score(predict(self.inner, x), self.task.network_labels(y, self.model))
             self.controller.step(score, pace=self._pace())
 
-    def _line(self, loss: float, score: float, largest: float, late: float) -> dict[str, Any]:
+    def _figures(self, loss: float, score: float, largest: float, late: float) -> dict[str, Any]:
         data, penalty, bound = self.data, self.method.penalty, self.method.bound
         line: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "loss": loss / self.steps_per_epoch,
-            **_prefixed("train", self.task.seen(score / self.steps_per_epoch, self.scale)),
+            **_prefixed("train", self.task.score_figures(score / self.steps_per_epoch, self.output_scale)),
             **_prefixed("validation", self.task.figures(self.model, *data.validation)),
             "learning_rate": self._learning_rate(),
             "seconds": self.seconds,
@@ -179,17 +194,25 @@ class Training:
             line["lam"] = float(penalty.get_buffer("lam"))
         if bound is not None:
             with torch.no_grad():
-                line["bound"] = self.scale * float(bound())
+                line["bound"] = self.output_scale * float(bound())
         if self.config.probe:
-            line["lower"] = self.lower(size=self.config.probe, steps=_PROBE_STEPS)[0]
+            line["lower"] = self.search_largest_quotient(size=self.config.probe, steps=_PROBE_STEPS)[0]
         if self.method.pairs is not None:
-            line["largest"] = self.scale * largest / late
+            line["largest"] = self.output_scale * largest / late
             if self.config.probe:
                 line["tracking"] = line["largest"] / line["lower"] if line["lower"] > 0 else None
         return line
 
-    def lower(self, *, size: int, steps: int = 100) -> tuple[float, tuple[Tensor, Tensor]]:
-        """The largest quotient found by a search of its own, and its pair; the training pairs start there, too."""
+    def search_largest_quotient(self, *, size: int, steps: int = _SEARCH_STEPS) -> tuple[float, tuple[Tensor, Tensor]]:
+        """Search for the largest quotient of the model, from random pairs and from those of the method.
+
+        Args:
+            size: number of random starting pairs.
+            steps: steps of the search.
+
+        Returns:
+            The quotient, and the pair of inputs that has it.
+        """
         generator = torch.Generator(self.device).manual_seed(self.epoch)
         found = largest_quotient(
             self.model,
@@ -202,21 +225,21 @@ class Training:
         )
         return found.value, found.witness
 
-    def hold_all(self) -> None:
-        """Put the pairs of all processes into the penalty."""
+    def hold_all_pairs(self) -> None:
+        """Give the method of this process the pairs of all processes."""
         if self.method.pairs is not None:
             hold_all_(self.method.pairs)
 
-    def _hold_own(self) -> None:
+    def _hold_own_pairs(self) -> None:
         if self.method.pairs is not None:
             hold_own_(self.method.pairs)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs to continue as if it had never stopped, with any number of processes."""
+        """Return all that a resumed run needs to continue as if it had not stopped, in any number of processes."""
         controller = self.controller
-        self.hold_all()
-        of_method = self.method.state()
-        self._hold_own()
+        self.hold_all_pairs()
+        method_state = self.method.state()
+        self._hold_own_pairs()
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -229,14 +252,14 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            **of_method,
+            **method_state,
             "controller": None if controller is None else controller.state_dict(),
             "multipliers": None if self.multipliers is None else self.multipliers.state(),
             "history": self.history,
         }
 
     def check_weights(self) -> None:
-        """Raise :class:`DivergedError` unless every weight is finite."""
+        """Raise a :class:`DivergedError` if a weight is NaN or infinite."""
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             self._check(self.step - 1)
 
@@ -245,9 +268,9 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.hold_all()
+        self.hold_all_pairs()
         self.method.load_state(state)
-        self._hold_own()
+        self._hold_own_pairs()
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
         if self.multipliers is not None:
@@ -257,8 +280,8 @@ class Training:
         self._start_epoch()
         self.sums, self.seconds = state["sums"].mean(dim=0).to(self.device), state["seconds"]
         if self.method.same_noise:
-            self.noise.set_state(state["noise"][0].clone())  # torch crashes on a view that starts later in its storage
-        if len(state["sums"]) != ranks():  # another number of processes: random states of their own start anew
+            self.noise.set_state(state["noise"][0].clone())  # a copy: torch crashes on a view into a larger tensor
+        if len(state["sums"]) != ranks():  # with another number of processes, their own random states start anew
             return
         self.sums = state["sums"][rank()].to(self.device)
         self.noise.set_state(state["noise"][rank()].clone())
@@ -267,21 +290,10 @@ class Training:
             torch.cuda.set_rng_state(state["cuda"][rank()].clone())
 
 
-def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
-    """The data with so many training inputs fewer, and those inputs."""
-    x, y = data.train
-    if count >= len(x):
-        raise DataError(f"held_out: expected fewer than the {len(x)} training inputs, got {count}")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    if not count:
-        return data, x[:0]
-    return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
-
-
 def _prefixed(part: str, figures: dict[str, float]) -> dict[str, float]:
     return {f"{part}_{name}": value for name, value in figures.items()}
 
 
 def _batch_size(usual: int, rows: int) -> int:
-    """The usual one; less where an epoch would have fewer than 40 steps."""
+    """Return the usual batch size, or less if an epoch would otherwise have fewer than 40 steps."""
     return max(1, min(usual, rows // 40))

@@ -1,4 +1,4 @@
-"""Models by name: ``mlp:WIDTHS``, ``cnn``, ``linear``, or ``package.module:function``. Logits out."""
+"""Models by name: ``mlp:WIDTHS``, ``cnn``, ``linear``, or ``package.module:function``, a function of your own."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cheaplip.data.importing import resolve
+from cheaplip.data.importing import import_object
 from cheaplip.errors import ModelError
 from cheaplip.modes import evaluation_mode
 
-__all__ = ["Activation", "FinalActivation", "build", "check_model"]
+__all__ = ["Activation", "FinalActivation", "build", "check_model", "is_perceptron"]
 
 Activation = Literal["sigmoid", "tanh", "relu", "softplus", "elu"]
 FinalActivation = Literal["none", "sigmoid"]
@@ -38,18 +38,20 @@ def build(
 
     Args:
         spec: ``mlp:WIDTHS`` (``mlp:200,80`` has two hidden layers), ``cnn`` (the small network of Madry et al. 2018,
-            for inputs (C, H, W)), ``linear``, or ``package.module:function``, a function of (shape, outputs).
-        shape: one input.
-        outputs: number of classes.
-        activation: between the layers of ``mlp`` and ``cnn``.
-        final_activation: ``"sigmoid"`` is the setting of the paper's authors; it masks gradients.
-        seed: of the weights.
+            for inputs (C, H, W)), ``linear``, or ``package.module:function``, a function that takes ``shape`` and
+            ``outputs`` and returns a module.
+        shape: the shape of one input.
+        outputs: the number of classes, or of numbers to predict.
+        activation: the activation between the layers of ``mlp`` and ``cnn``.
+        final_activation: the activation of the outputs. ``"sigmoid"`` is what the paper's authors used; it hides
+            gradients from attacks.
+        seed: seed of the weights.
 
     Returns:
         A module from (B, \*shape) to (B, outputs).
 
     Raises:
-        ModelError: an unknown name, a shape the model cannot take, or an output that is not (B, outputs).
+        ModelError: an unknown name, a shape that the model cannot take, or outputs that are not (B, outputs).
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -60,16 +62,22 @@ def build(
     return model
 
 
+def is_perceptron(spec: str) -> bool:
+    """Return whether a model's name is that of a multilayer perceptron."""
+    return spec.startswith("mlp:")
+
+
 def _construct(spec: str, shape: tuple[int, ...], outputs: int, activation: Activation) -> nn.Module:
-    kind, _, rest = spec.partition(":")
-    if kind == "mlp":
-        return _mlp(shape, outputs, _widths(rest, spec), _ACTIVATIONS[activation])
+    if is_perceptron(spec):
+        return _mlp(shape, outputs, _widths(spec), _ACTIVATIONS[activation])
     if spec == "linear":
         return _mlp(shape, outputs, [], nn.Identity)
     if spec == "cnn":
         return _cnn(shape, outputs, _ACTIVATIONS[activation])
     if ":" in spec:
-        function: Callable[[tuple[int, ...], int], nn.Module] = resolve(spec, ModelError, "package.module:function")
+        function: Callable[[tuple[int, ...], int], nn.Module] = import_object(
+            spec, ModelError, "package.module:function"
+        )
         try:
             model = function(shape, outputs)
         except Exception as error:  # whatever a user's function raises
@@ -84,9 +92,9 @@ def _construct(spec: str, shape: tuple[int, ...], outputs: int, activation: Acti
     )
 
 
-def _widths(text: str, spec: str) -> list[int]:
+def _widths(spec: str) -> list[int]:
     try:
-        widths = [int(part) for part in text.split(",")]
+        widths = [int(part) for part in spec.partition(":")[2].split(",")]
     except ValueError:
         widths = []
     if not widths or min(widths) < 1:
@@ -125,7 +133,7 @@ def _cnn(shape: tuple[int, ...], outputs: int, activation: type[nn.Module]) -> n
 
 @torch.no_grad()
 def check_model(model: nn.Module, spec: str, shape: tuple[int, ...], outputs: int) -> None:
-    r"""Raise a :class:`ModelError` unless the model takes (2, \*shape) to (2, outputs)."""
+    r"""Raise a :class:`ModelError` unless the model maps two inputs (2, \*shape) to outputs (2, outputs)."""
     try:
         with evaluation_mode(model):
             output = model(torch.zeros(2, *shape))

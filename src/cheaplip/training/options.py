@@ -1,4 +1,4 @@
-"""The options that every training method shares, and the checks of single options."""
+"""``SharedOptions``, the options that every training method has, and functions that check a single option."""
 
 import difflib
 import math
@@ -27,64 +27,62 @@ __all__ = [
 TargetOn = Literal["train", "validation"]
 
 INDIFFERENT = ("device", "checkpoint_every")
-"""Options that do not change what is trained."""
+"""Options that do not change which network comes out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions:
-    """What is trained, on which data, how long, and towards which target: the same for every method."""
+    """The options that are the same for every method: the data, the model, the target, and how long to train."""
 
     data: Annotated[str, tyro.conf.Positional]
     """digits, mnist, fashion-mnist, file.npz, file.csv, a folder of images by class, or package.module:function"""
     label: str | None = None
-    """the label's column in a CSV file"""
+    """the column of a CSV file that holds the labels"""
     task: str = "classification"
-    """classification, or regression: squared error, figures in the label's units"""
+    """classification, or regression (squared error; figures are in the label's units)"""
     scaling: Scaling | None = None
-    """of features: standard (mean 0, deviation 1 on the training part: distances and radii are in standard deviations)
-    or none; unset: standard for a CSV file with values outside [0, 1]"""
+    """standard (each feature in its standard deviations) or none; unset: standard for a CSV file outside [0, 1]"""
     method: str = "clip"
-    """plain, weight, clip, adversarial, certified, clip+certified, or package.module:Class, a method of your own"""
+    """the training method; TrainConfig lists them"""
     model: str = "mlp:200,80"
     """mlp:WIDTHS, cnn, linear, or package.module:function"""
     activation: Activation | None = None
-    """between the layers; unset: sigmoid for mlp, relu for cnn, certified, regression; your own model has its own"""
+    """activation between the layers of mlp and cnn; unset: sigmoid for mlp, relu for cnn, certified and regression"""
     final_activation: FinalActivation = "none"
-    """on the outputs; sigmoid is the setting of the paper's authors"""
+    """activation of the outputs; sigmoid is what the paper's authors used"""
     target: float | Literal["unset"] | None = "unset"
-    """training accuracy that λ is steered to, in (0, 1), unset: 0.98; for regression the training error (RMSE) in the
-    label's units, such as the size of its noise; None keeps λ fixed"""
+    """training accuracy to steer λ to; unset: 0.98; for regression an error (RMSE); None keeps λ fixed"""
     target_on: TargetOn = "train"
-    """the part of the data whose accuracy or error meets the target: train, step by step, or validation, by epoch"""
+    """the part of the data that meets the target: train (λ moves at each step) or validation (at each epoch)"""
     epochs: int | None = None
     """passes over the training data; unset: 20 for certified, 100 for regression, else 30"""
     batch_size: int | None = None
-    """unset: 256 for certified, else 128; less for small data"""
+    """inputs in a batch; unset: 256 for certified, else 128; fewer for small data"""
     lr: float | None = None
-    """peak of the one-cycle learning rate; unset: 0.6 for mlp with sigmoid, else 0.05; certified: 0.003, of Adam"""
+    """peak learning rate; unset: 0.003 for certified, which uses Adam, else 0.6 for mlp with sigmoid, else 0.05"""
     momentum: float = 0.9
-    """Nesterov momentum of SGD"""
+    """Nesterov momentum of SGD; certified has none"""
     weight_decay: float = 2e-5
-    """of SGD, for every method alike but certified, which has none; 0 switches it off"""
+    """weight decay of SGD; certified has none; 0 switches it off"""
     rule: Rule = "multiplicative"
     """how λ moves; additive is the paper's"""
     rate: float | None = None
-    """largest change of log λ (or of λ, additive) in a step"""
+    """largest change of log λ in a step, or of λ for additive; unset: it suits the length of the run"""
     probe: int = 64
-    """starts of each epoch's search for the largest quotient; 0 switches it off"""
+    """number of starting points of the search for the largest quotient after each epoch; 0 switches it off"""
     search: int = 512
-    """starts of the search after training"""
+    """number of starting points of the search for the largest quotient after training"""
     checkpoint_every: int | str = 1
     """epochs between checkpoints, such as 1, or minutes, such as 10m"""
     seed: int = 0
-    """of weights, batches and pairs"""
+    """seed of the weights, the batches and the pairs"""
     split_seed: int = 0
-    """of the train/validation/test split"""
+    """seed of the split into training, validation and test data"""
     device: str | None = None
-    """unset: cuda where there is one, else cpu"""
+    """device to train on; unset: cuda if there is one, else cpu"""
 
     def check(self) -> None:
-        """Raise a :class:`ConfigError` unless every shared option is in its range."""
+        """Raise a :class:`ConfigError` if a shared option is out of its range."""
         task = TASKS[self.task]
         if task.name == "regression" and self.final_activation != "none":
             raise ConfigError(
@@ -101,7 +99,7 @@ class SharedOptions:
             check_choice(name, getattr(self, name), get_args(kinds))
         if isinstance(self.target, str) and self.target != "unset":
             raise ConfigError(f"target: expected a number or None, got {self.target!r}")
-        if isinstance(self.target, int | float) and (wrong := task.check_target(self.target)):
+        if isinstance(self.target, int | float) and (wrong := task.target_problem(self.target)):
             raise ConfigError(f"target: {wrong}")
         for name, least in (
             ("epochs", 1),
@@ -123,14 +121,19 @@ class SharedOptions:
             raise ConfigError(f"momentum: expected a number in [0, 1), got {self.momentum}")
 
     def check_first_weight(self, name: str, value: float | None) -> None:
-        """Raise a :class:`ConfigError` unless a penalty can start from this weight (None: a default) and be steered."""
+        """Raise a :class:`ConfigError` if a penalty cannot start from this weight, or could never leave it.
+
+        Args:
+            name: the option, for the message.
+            value: the weight. None: the method has a default.
+        """
         check_not_negative(name, value)
         if value == 0 and self.target not in (None, "unset") and self.rule == "multiplicative":
-            raise ConfigError(f"{name}: 0 can never move towards the target; start above 0, or say --rule additive")
+            raise ConfigError(f"{name}: 0 can never move towards the target; start above 0, or use --rule additive")
 
 
 def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    """Raise a :class:`ConfigError` with the nearest known name unless ``value`` is None or one of ``choices``."""
+    """Raise a :class:`ConfigError` unless ``value`` is None or one of ``choices``; it suggests the most similar one."""
     if value is not None and value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

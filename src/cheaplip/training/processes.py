@@ -1,4 +1,7 @@
-"""Training in several processes: what they agree on, what the first one tells the others, and which one is gone."""
+"""Training in several processes, as torchrun starts them: joining them, sharing values, noticing that one ended.
+
+In a single process, every function here does nothing, or returns what it was given.
+"""
 
 import os
 import re
@@ -17,23 +20,24 @@ from cheaplip.distributed import average, own, rank, ranks, union
 from cheaplip.errors import RunError
 from cheaplip.pairs import PairSet
 
-__all__ = ["agreed", "broadcast", "gathered", "hold_all_", "hold_own_", "leads", "processes"]
+__all__ = ["any_process", "broadcast", "gathered", "hold_all_", "hold_own_", "leads", "processes"]
 
 _PARTS = ("u", "v", "age")
-_BEAT = 0.5  # seconds between a process's signs of life
-_SILENCE = 4 * _BEAT
+_BEAT = 0.5  # seconds between two heartbeats of a process
+_SILENCE = 4 * _BEAT  # seconds without a heartbeat after which a process counts as ended
 _CONNECTION = re.compile(r"connection|broken pipe|timed? ?out|socket|gloo|nccl|peer", re.IGNORECASE)
 
 
 @contextmanager
 def processes(device: str) -> Iterator[None]:
-    """Join the processes that ``torchrun`` started, while the block lasts; alone, do nothing.
+    """Join the processes that ``torchrun`` started, for the duration of the block.
 
     Args:
-        device: where to train: decides between gloo (cpu) and nccl (cuda, a device for each process).
+        device: the device to train on; processes communicate by gloo on cpu, and by nccl on cuda, where each process
+            has a device of its own.
 
     Raises:
-        RunError: another process ended; names its rank.
+        RunError: another process ended; the message gives its rank.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -57,10 +61,10 @@ def processes(device: str) -> Iterator[None]:
         gone = [other for other in _silent(beats, count) if other != number]
         if not gone:
             raise
-        named = f"process {gone[0]}" if len(gone) == 1 else f"processes {', '.join(map(str, gone))}"
+        names = f"process {gone[0]}" if len(gone) == 1 else f"processes {', '.join(map(str, gone))}"
         raise RunError(
-            f"{named} of {count} (counted from 0) ended before the training did, so this one, {number}, stops: "
-            "see there for the cause; what the last checkpoint holds is kept, and --resume continues from it"
+            f"{names} of {count} (counted from 0) ended before the training did, so this one, {number}, stops: "
+            "see its messages for the cause; the last checkpoint is kept, and --resume continues from it"
         ) from error
     else:
         dist.destroy_process_group()
@@ -72,12 +76,12 @@ def _beat(store: Store, number: int, done: threading.Event) -> None:
     try:
         while not done.wait(_BEAT):
             store.add(str(number), 1)
-    except RuntimeError:  # the store is gone, and with it somebody to tell
+    except RuntimeError:  # the store is gone, so that nobody could read the heartbeat
         return
 
 
 def _silent(store: Store, count: int) -> list[int]:
-    """The ranks that give no sign of life; the first one, if it keeps the store and the store is gone."""
+    """Return the ranks without a heartbeat; rank 0 if the store, which it keeps, is gone."""
     try:
         before = [store.add(str(other), 0) for other in range(count)]
         time.sleep(_SILENCE)
@@ -87,17 +91,17 @@ def _silent(store: Store, count: int) -> list[int]:
 
 
 def leads() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this process is the first one, which writes the files."""
     return rank() == 0
 
 
-def agreed(wish: bool) -> bool:
-    """Whether any process wishes it."""
-    return wish if ranks() == 1 else bool(average(torch.tensor(float(wish), device=_device())) > 0)
+def any_process(value: bool) -> bool:
+    """Return, in every process, whether any of them passed True."""
+    return value if ranks() == 1 else bool(average(torch.tensor(float(value), device=_device())) > 0)
 
 
 def broadcast(content: bytes | None) -> bytes | None:
-    """What the first process has, in every process."""
+    """Return, in every process, the content that the first one passed."""
     if ranks() == 1:
         return content
     size = torch.tensor(-1 if content is None else len(content), device=_device())
@@ -112,18 +116,18 @@ def broadcast(content: bytes | None) -> bytes | None:
 
 
 def gathered(value: Tensor) -> Tensor:
-    r"""Every process's value, (processes, \*shape), on the CPU."""
+    r"""Return the values of all processes, (processes, \*shape), on the CPU."""
     return union(value.unsqueeze(0).to(_device())).cpu()
 
 
 def hold_all_(pairs: PairSet) -> None:
-    """Let this process hold all processes' pairs, as one process alone would."""
+    """Give this process the pairs of all processes, as a single process would hold them."""
     for name in _PARTS:
         setattr(pairs, name, union(getattr(pairs, name)))
 
 
 def hold_own_(pairs: PairSet) -> None:
-    """Let this process hold its own part of all pairs."""
+    """Give this process its own part of the pairs of all processes."""
     for name in _PARTS:
         setattr(pairs, name, own(getattr(pairs, name)))
 

@@ -1,4 +1,4 @@
-"""A training run: configuration and data in; a run's folder, history and metrics out."""
+"""``train``: one training run, from its options and its data to its folder and its metrics."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from cheaplip.errors import Interrupted, RunError
 from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.tracking import Tracker, pictures, tracked
-from cheaplip.training.config import TrainConfig
+from cheaplip.training.config import TrainConfig, renamed
 from cheaplip.training.loop import Training
 from cheaplip.training.options import INDIFFERENT
-from cheaplip.training.outcome import finish
-from cheaplip.training.processes import agreed, broadcast, leads
+from cheaplip.training.processes import any_process, broadcast, leads
+from cheaplip.training.results import write_results
 
 __all__ = ["Progress", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in all, the last epoch's numbers)."""
+"""A callback: (steps done, steps in all, figures of the last epoch)."""
 
 
 def train(
@@ -39,29 +39,34 @@ def train(
     on_epoch: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> dict[str, Any]:
-    """Train, leaving a run's folder; returns its metrics (in several processes: in the first one, which writes).
+    """Train a model and write its run's folder.
+
+    In several processes each calls this function; the first one writes.
 
     Args:
-        config: the run's options.
-        data: what :func:`cheaplip.data.sources.load` returned.
-        folder: where to write.
-        resume: continue from the folder's checkpoint where there is one; a finished run only returns its metrics.
-        overwrite: replace a run that is already there.
-        progress: called now and then.
-        stop: asked after each step; True saves the state and raises :class:`Interrupted`.
-        on_epoch: called with the model and the epoch's numbers; what it returns joins them in ``history.jsonl``. An
-            epoch that a resumed run repeats is shown to it again, as it was.
-        trackers: told of the training by the process that writes; a finished run tells them nothing.
+        config: the options of the run.
+        data: the data, as :func:`cheaplip.data.load` returns it.
+        folder: the folder to write.
+        resume: continue from the checkpoint in the folder if there is one. A finished run is not trained again.
+        overwrite: replace a run that is already in the folder.
+        progress: called every few steps.
+        stop: called after each step; when it returns True the state is saved and :class:`Interrupted` is raised.
+        on_epoch: called with the model and the figures of each epoch; the figures it returns are added to them in
+            ``history.jsonl``. If a resumed run repeats an epoch, it is called for that epoch again.
+        trackers: receive the figures of each epoch and the results; not called for a run that is already finished.
+
+    Returns:
+        The content of ``metrics.json``; in other processes than the first an empty dictionary.
 
     Raises:
-        RunError: the folder is in the way, in use, cannot be written to, or holds a run with other options.
-        DivergedError: the loss became NaN or infinite; the last good checkpoint stays.
-        Interrupted: ``stop`` said so.
+        RunError: the folder is not empty, in use, cannot be written to, or holds a run with other options.
+        DivergedError: the loss became NaN or infinite; the last checkpoint is kept.
+        Interrupted: ``stop`` returned True.
     """
     started_before = leads() and resume and folder.exists()
     if started_before:
         _check_same(config, folder)
-    if agreed(started_before and (folder.path / "metrics.json").is_file()):
+    if any_process(started_before and (folder.path / "metrics.json").is_file()):
         return folder.read_json("metrics.json") if leads() else {}
     config.check_device()
     with torch.random.fork_rng():
@@ -105,9 +110,10 @@ def _train(
     def on_step() -> bool:
         if training.step % 10 == 0:
             report()
-        if ranks() > 1 and training.step % 10 != 0:  # processes stop at the same step, and agreeing takes time
+        # Several processes must stop at the same step, and asking all of them takes time.
+        if ranks() > 1 and training.step % 10 != 0:
             return False
-        return agreed(stop() or time_is_up())
+        return any_process(stop() or time_is_up())
 
     while training.epoch < config.resolved_epochs:
         ended = training.run_epoch(on_step)
@@ -119,7 +125,11 @@ def _train(
                 folder.append_history(line)
                 for tracker in trackers:
                     tracker.epoch(line)
-        interrupted, late, last = agreed(stop()), agreed(time_is_up()), training.epoch == config.resolved_epochs
+        interrupted, late, last = (
+            any_process(stop()),
+            any_process(time_is_up()),
+            training.epoch == config.resolved_epochs,
+        )
         every = config.checkpoint_epochs
         if interrupted or late or last or (ended and every is not None and training.epoch % every == 0):
             training.check_weights()
@@ -130,24 +140,26 @@ def _train(
         if interrupted and not last:
             raise Interrupted
     report()
-    training.hold_all()
+    training.hold_all_pairs()
     return _finish(training, folder, trackers) if leads() else {}
 
 
 def _finish(training: Training, folder: RunFolder, trackers: Sequence[Tracker]) -> dict[str, Any]:
     config, data, model = training.config, training.data, training.model
-    training.task.check_model(model, data.test.x[:256], data.outputs)
-    lower, witness = training.lower(size=config.search)
+    training.task.check_model(model, data.test.x, data.outputs)
+    lower, witness = training.search_largest_quotient(size=config.search)
     penalty = training.method.penalty
     lam = None if penalty is None else float(penalty.get_buffer("lam"))
-    metrics = finish(folder, config, data, model, lower=lower, witness=witness, lam=lam, history=training.history)
+    metrics = write_results(
+        folder, config, data, model, lower=lower, witness=witness, lam=lam, history=training.history
+    )
     for tracker in trackers:
         tracker.finish(metrics, pictures(*witness, data.domain))
     return metrics
 
 
 def _check_same(config: TrainConfig, folder: RunFolder) -> None:
-    saved = folder.read_json("config.json")
+    saved = renamed(folder.read_json("config.json"))
     wanted = asdict(config)
     changed = [name for name in wanted if name in saved and saved[name] != wanted[name] and name not in INDIFFERENT]
     if changed:

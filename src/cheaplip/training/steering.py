@@ -1,4 +1,7 @@
-"""The controller of a training's λ, its speed fitted to the length of the run."""
+"""Where λ is steered: the controller that moves a method's λ towards the target, its speed fitted to the run.
+
+The rule itself is in ``cheaplip.discrepancy``.
+"""
 
 from torch import Tensor
 
@@ -8,69 +11,76 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Method
 from cheaplip.training.tasks import Task, task_of
 
-__all__ = ["check_target", "controller"]
+__all__ = ["check_target", "make_controller"]
 
-_SLOW = 0.5  # of the usual speed, where the network answers slowly; λ then looks further ahead
-_LEAST_STEPS = 80.0  # for an e-fold change of λ: in short runs a batch's figure is mostly noise
-_ADDED = 1e-3  # to λ in a step, by the additive rule
-_EPOCH_RATE = 0.5  # largest change of log λ where it moves by the epoch
-_GAIN = 0.8  # the figure improves by itself as the rate falls: λ leans against it at once
+_SLOW = 0.5  # factor of λ's speed for methods whose penalty takes effect slowly; the trend is extrapolated further
+_LEAST_STEPS = 80.0  # fewest steps in which λ may change by a factor of e: a batch's accuracy is noisy
+_ADDITIVE_RATE = 1e-3  # change of λ in a step, by the additive rule
+_EPOCH_RATE = 0.5  # largest change of log λ in an epoch, where λ moves once an epoch
+_GAIN = 0.8  # accuracy rises by itself as the learning rate falls: part of log λ follows the error without delay
+_DAMPING = 3.0  # how far the trend is extrapolated, in units of the moving average's memory
+_LEAST, _MOST = 1e-3, 1e3  # λ stays between these multiples of its first value
 
 
 def check_target(config: TrainConfig, data: Data) -> None:
-    """Raise a ``ValueError`` if a method that is steered has no target, or one that a constant reaches."""
-    if config.method_class.steered and config.steered_to is not None:
-        task_of(data).goal(config.steered_to, data.train.y)
-
-
-def controller(
-    method: Method, config: TrainConfig, task: Task, y: Tensor, total_steps: int
-) -> DiscrepancyPrinciple | None:
-    """What steers the method's λ; None where there is nothing to steer, or no target.
-
-    λ's speed follows the length of the run: thirty memories of the moving average, or more. On validation data it moves
-    once an epoch, by that epoch's figure alone.
-
-    Args:
-        method: with its penalty.
-        config: of the run.
-        task: what the target means.
-        y: training labels.
-        total_steps: of the run.
+    """Check the target of a method whose λ is steered, before anything is trained.
 
     Raises:
-        ValueError: the target is missing, or a constant reaches it.
+        ValueError: there is no target, or a constant prediction meets it.
+    """
+    if config.method_class.steered and config.steered_to is not None:
+        task_of(data).target_score(config.steered_to, data.train.y)
+
+
+def make_controller(
+    method: Method, config: TrainConfig, task: Task, y: Tensor, total_steps: int
+) -> DiscrepancyPrinciple | None:
+    """Make the controller that steers a method's λ; None if the method has no λ, or the run no target.
+
+    λ's speed is fitted to the length of the run: the moving average of the score looks back over a thirtieth of the
+    steps, at least 10 and at most 100. With ``target_on="validation"`` λ moves once an epoch, by the score of that
+    epoch alone.
+
+    Args:
+        method: the method; its penalty holds λ.
+        config: the options of the run.
+        task: the task, which turns the target into a score.
+        y: the training labels.
+        total_steps: training steps of the whole run.
+
+    Raises:
+        ValueError: there is no target, or a constant prediction meets it.
     """
     penalty, first = method.penalty, method.first_lam
     if penalty is None or first is None or config.steered_to is None:
         return None
-    goal = task.goal(config.steered_to, y)
+    target = task.target_score(config.steered_to, y)
     by_epoch = config.target_on == "validation"
     if config.rule == "additive":
-        rate = config.rate or _ADDED * (total_steps / config.resolved_epochs if by_epoch else 1)
-        return DiscrepancyPrinciple(penalty, goal, mode=task.mode, rule="additive", rate=rate)
-    bounds = (1e-3 * first, 1e3 * first)
+        rate = config.rate or _ADDITIVE_RATE * (total_steps / config.resolved_epochs if by_epoch else 1)
+        return DiscrepancyPrinciple(penalty, target, mode=task.mode, rule="additive", rate=rate)
+    bounds = (_LEAST * first, _MOST * first)
     if by_epoch:
         return DiscrepancyPrinciple(
             penalty,
-            goal,
+            target,
             mode=task.mode,
             rate=config.rate or _EPOCH_RATE,
             smoothing=0.0,
-            width=task.width(goal),
+            width=task.width(target),
             bounds=bounds,
         )
     memory = min(100.0, max(10.0, total_steps / 30))
-    slow = method.answers_slowly
+    slow = method.responds_slowly
     return DiscrepancyPrinciple(
         penalty,
-        goal,
+        target,
         mode=task.mode,
         rate=config.rate or (_SLOW if slow else 1.0) / max(memory, _LEAST_STEPS),
         gain=0.0 if slow else _GAIN,
-        damping=3 / _SLOW if slow else 3.0,
+        damping=_DAMPING / _SLOW if slow else _DAMPING,
         smoothing=1 - 1 / memory,
-        width=task.width(goal),
+        width=task.width(target),
         reluctance=1.0 if slow else task.reluctance,
         bounds=bounds,
     )

@@ -1,12 +1,16 @@
-"""Training methods, a class each: what it adds to the loss, what it steers, its options, what it reports.
+"""Training methods, a class each: what a method adds to the loss, what it steers, its options, what it reports.
 
-``method.py`` says what a method is. To add one, write a file like ``plain.py`` and name its class here; options of its
-own join ``TrainConfig`` in ``config.py``. One that lives elsewhere is named as ``package.module:Class``.
+Start with ``method.py``, which says what a method is, and ``plain.py``, the shortest one. To add a method, write a file
+like these and list its class in ``METHODS`` below; if it has options of its own, add them to ``TrainConfig`` in
+``config.py``. A method in a package of your own needs neither: ``--method package.module:Class``.
+
+May import the core, ``lipschitz``, ``data``, and of training the modules ``models``, ``options``, ``pgd``,
+``processes`` and ``tasks``.
 """
 
 import inspect
 
-from cheaplip.data.importing import resolve
+from cheaplip.data.importing import import_object
 from cheaplip.errors import ConfigError
 from cheaplip.training.methods.adversarial import Adversarial
 from cheaplip.training.methods.certified import Certified
@@ -22,20 +26,24 @@ __all__ = ["METHODS", "Losses", "Method", "Setting", "method_named"]
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Plain, Weight, Clip, Adversarial, Certified, ClipCertified)
 }
-"""By name."""
+"""The training methods, by name."""
 
 
 def method_named(name: str, option: str = "method") -> type[Method]:
-    """The class of a method, by its name or as ``package.module:Class``.
+    """Return the class of a method.
+
+    Args:
+        name: a key of ``METHODS``, or ``package.module:Class``.
+        option: the option that gives the name, for messages.
 
     Raises:
-        ConfigError: there is no such method, or it is not a complete one.
+        ConfigError: there is no such method, or its class lacks something.
     """
     if ":" not in name:
         check_choice(option, name, tuple(METHODS))
         return METHODS[name]
     expected = "package.module:Class, a subclass of cheaplip.training.methods.Method"
-    found = resolve(name, ConfigError, expected)
+    found = import_object(name, ConfigError, expected)
     if not (isinstance(found, type) and issubclass(found, Method)):
         got = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{option}: expected {expected}, got {got} for {name!r}")

@@ -1,12 +1,12 @@
-"""Adversarial training by projected gradient ascent."""
+"""Adversarial training: the loss at inputs that projected gradient ascent perturbed."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cheaplip.training.ascent import ascend
 from cheaplip.training.methods.method import Losses, Method, Setting
 from cheaplip.training.options import SharedOptions, check_positive, check_whole
+from cheaplip.training.pgd import perturb
 
 __all__ = ["Adversarial", "AdversarialOptions"]
 
@@ -16,18 +16,18 @@ class AdversarialOptions(SharedOptions):
     """The options of adversarial training."""
 
     adversarial_epsilon: float | None = None
-    """radius of adversarial training; unset: the data's"""
+    """adversarial: radius of the perturbations; unset: 0.2 times the median distance of the data, 2.0 on MNIST"""
     adversarial_steps: int = 7
-    """gradient steps of adversarial training"""
+    """adversarial: gradient steps for each perturbation"""
 
     def check(self) -> None:
-        """Raise a :class:`ConfigError` unless every option of adversarial training is in its range."""
+        """Raise a :class:`ConfigError` if an option of adversarial training is out of its range."""
         check_whole("adversarial_steps", self.adversarial_steps, 1)
         check_positive("adversarial_epsilon", self.adversarial_epsilon)
 
 
 class Adversarial(Method):
-    """The loss at inputs perturbed by L2 projected gradient ascent, see :func:`cheaplip.training.ascent.ascend`."""
+    """Minimise the loss at inputs perturbed by L2 projected gradient ascent, see :mod:`cheaplip.training.pgd`."""
 
     name = "adversarial"
     adds = "the loss at perturbed inputs, in place of the loss at clean ones"
@@ -44,20 +44,19 @@ class Adversarial(Method):
         self.noise = setting.noise
 
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
-        output = network(
-            ascend(
-                network,
-                self._summed,
-                x,
-                y,
-                epsilon=self.epsilon,
-                steps=self.steps,
-                domain=self.domain,
-                generator=self.noise,
-            )
+        perturbed = perturb(
+            network,
+            self._summed_loss,
+            x,
+            y,
+            epsilon=self.epsilon,
+            steps=self.steps,
+            domain=self.domain,
+            generator=self.noise,
         )
+        output = network(perturbed)
         fit = self.loss(output, y)
         return Losses(fit, fit, output)
 
-    def _summed(self, output: Tensor, y: Tensor) -> Tensor:
+    def _summed_loss(self, output: Tensor, y: Tensor) -> Tensor:
         return self.loss(output, y) * len(output)

@@ -12,8 +12,8 @@ from cheaplip.training.options import SharedOptions, check_positive
 
 __all__ = ["Certified", "CertifiedOptions", "hinge", "orthogonal_"]
 
-_MARGIN = 0.45  # of the data's ε
-_SOFTNESS = 0.2  # temperature of the loss, in units of its margin
+_MARGIN = 0.45  # default margin, as a multiple of the data's ε
+_SOFTNESS = 0.2  # temperature of the hinge, as a multiple of the margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +21,23 @@ class CertifiedOptions(SharedOptions):
     """The options of certified training."""
 
     margin: float | None = None
-    """certified: lead of the class in units of the bound, √2 times a radius; unset: 0.45 times the data's epsilon"""
+    """certified: lead of the true class over the bound of Lip(f), √2 × a radius; unset: 0.45 × the data's epsilon"""
 
     def check(self) -> None:
-        """Raise a :class:`ConfigError` unless every option of certified training is in its range."""
+        """Raise a :class:`ConfigError` if the margin is out of its range."""
         check_positive("margin", self.margin)
 
 
 class Certified(Method):
-    r"""A smooth hinge on the leads of z = f(x) / L, with L a proved bound of Lip(f), see :func:`hinge`.
+    r"""Minimise a smooth hinge on the leads of z = f(x) / L, where L is a proved bound of Lip(f), see :func:`hinge`.
 
-    z is 1-Lipschitz whatever the architecture, so z_y − max z_j is √2 times a radius within which the class y is
-    certain: what is trained is the certificate. The model itself stays as it is, undivided.
+    z is 1-Lipschitz for every architecture. Where the class y is predicted, its lead z_y − max z_j is therefore √2
+    times a radius within which the prediction stays y, and minimising the hinge enlarges the certified radii. The model
+    that comes out is f itself, not divided by L.
     """
 
     name = "certified"
-    adds = "a smooth hinge on leads divided by a proved bound of Lip(f), in place of the loss"
+    adds = "a smooth hinge on the logits divided by a proved bound of Lip(f), in place of the loss"
     cost = "1 + the bound"
     source = "after Tsuzuku, Sato, Sugiyama 2018, with a bound of Fazlyab et al. 2019"
     tasks = ("classification",)
@@ -47,7 +48,7 @@ class Certified(Method):
     lr = 3e-3
     activation = "relu"
     rise = 0.15
-    longest_gradient = 1.0  # one long step inflates the network, whose scale nothing brings back
+    longest_gradient = 1.0  # one long step inflates the network, and the loss does not depend on its scale
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -73,11 +74,11 @@ class Certified(Method):
 
 
 def hinge(output: Tensor, y: Tensor, bound: Tensor, margin: float) -> Tensor:
-    r"""The mean smooth hinge on the leads of z = output / bound:
+    r"""Return the mean of a smooth hinge on the leads of z = output / bound:
 
     .. math:: t \log\Big(1 + \sum_{j≠y} \exp\frac{m - (z_y - z_j)}{t}\Big), \quad t = m / 5.
 
-    For t → 0 it is the hinge max(0, m − (z_y − max z_j)), which small networks answer by giving up: all their outputs
+    For t → 0 it becomes the hinge max(0, m − (z_y − max z_j)). With that, small networks collapse: all their outputs
     become the same.
 
     Args:
@@ -95,7 +96,7 @@ def hinge(output: Tensor, y: Tensor, bound: Tensor, margin: float) -> Tensor:
 
 @torch.no_grad()
 def orthogonal_(model: nn.Module, seed: int) -> None:
-    """Replace each weight by a (semi-)orthogonal one, drawn from ``seed``, and each bias of a linear map by zero."""
+    """Draw (semi-)orthogonal weights for all linear and convolutional layers from ``seed``; set their biases to 0."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):

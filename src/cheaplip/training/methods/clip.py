@@ -1,4 +1,4 @@
-"""CLIP: the paper's method, λ times the largest quotient over pairs that climb."""
+"""CLIP, the paper's method: λ times the largest difference quotient over pairs that move towards larger ones."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -12,15 +12,16 @@ from cheaplip.errors import BatchDependentLayerError, ConfigError
 from cheaplip.modes import refuse_batch_dependent_layers
 from cheaplip.pairs import Climb, PairSet, Start
 from cheaplip.training.methods.method import Losses, Method, Setting
+from cheaplip.training.models import is_perceptron
 from cheaplip.training.options import SharedOptions, check_choice, check_positive, check_whole
 from cheaplip.training.processes import hold_own_
 from cheaplip.training.tasks import TASKS
 
 __all__ = ["Clip", "ClipOptions", "every_for"]
 
-_MOST_STEPS = 16  # between two that regularise
-_CLIMBS = 800  # that pairs need, at least
-_LONG_RUN = 2000  # steps from which some may be left out
+_LONG_RUN = 2000  # steps of a run from which on not every step is regularised
+_MOST_EVERY = 16  # the largest number k for which only each k-th step is regularised
+_CLIMBS = 800  # regularised steps that a long run has at least: in each of them the pairs climb once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +29,30 @@ class ClipOptions(SharedOptions):
     """The options of CLIP."""
 
     lam: float | None = None
-    """clip: λ at the start; unset: 0.5 for mlp and linear, 0.05 otherwise, 0.02 for regression"""
+    """clip: the first λ; unset: 0.02 for regression, else 0.5 for mlp and linear, else 0.05"""
     pairs: int = 64
-    """size of the Lipschitz training set"""
+    """clip: number of pairs (the size of the paper's Lipschitz training set)"""
     start: Start = "noise"
-    """where pairs start"""
+    """clip: where pairs start: noise, uniform: two near points; data: two inputs; batch: nearest neighbours"""
     step: Climb = "power"
-    """how pairs climb; quotient is the paper's"""
+    """clip: how pairs climb to larger quotients; quotient is the paper's way"""
     step_size: float | None = None
-    """length of a climb, see PairSet"""
+    """clip: length of a pair's step, see cheaplip.PairSet"""
     renew: int = 1
-    """pairs replaced at each training step; 0 switches the tournament off"""
+    """clip: pairs with small quotients that are replaced by new ones at each training step; 0: none"""
     grace: int = 40
-    """training steps before a newcomer can be replaced"""
+    """clip: training steps before a new pair can be replaced"""
     held_out: int = 0
-    """clip: training inputs held out; they and noisy copies are the pairs, in turns of --pairs a step (the paper's)"""
+    """clip: inputs held out to form pairs with noisy copies, as in the paper; 0: pairs start at training inputs"""
     aggregate: Aggregate | None = None
-    """from quotients to the penalty; unset: mean where steps are left out, else softmax; max is the paper's"""
+    """clip: how quotients become one number; unset: softmax, or mean with every above 1; max is the paper's"""
     every: int | None = None
-    """regularise each k-th step with k times the weight; unset: 1 below 2,000 steps, else up to 16, for 800 climbs"""
+    """clip: regularise each k-th step, with k times the weight; unset: 1 below 2,000 steps, else up to 16"""
     form: str = "joint"
-    """joint: pairs share the batch's pass; separate: a pass of their own, for any model"""
+    """clip: joint: pairs pass the network together with the batch; separate: in their own pass, for any model"""
 
     def check(self) -> None:
-        """Raise a :class:`ConfigError` unless every option of CLIP is in its range."""
+        """Raise a :class:`ConfigError` if an option of CLIP is out of its range."""
         for name, kinds in (("start", Start), ("step", Climb), ("aggregate", Aggregate)):
             check_choice(name, getattr(self, name), get_args(kinds))
         check_choice("form", self.form, ("joint", "separate"))
@@ -62,23 +63,24 @@ class ClipOptions(SharedOptions):
 
     @property
     def first_lam(self) -> float:
-        """λ at the start."""
+        """The first λ: the option, or else the default of the task or of the model."""
         if self.lam is not None:
             return self.lam
         of_task = TASKS[self.task].first_lam
         if of_task is not None:
             return of_task
-        return 0.5 if self.model == "linear" or self.model.startswith("mlp:") else 0.05
+        return 0.5 if self.model == "linear" or is_perceptron(self.model) else 0.05
 
 
 class Clip(Method):
-    """The loss plus λ·Lip(f), with Lip(f) the largest quotient over pairs that climb, λ steered to the target.
+    """Minimise the loss plus λ times the largest quotient over pairs that climb, with λ steered to the target.
 
-    With ``held_out`` the pairs are the paper's: training inputs kept back and noisy copies of them, in turns.
+    With the option ``held_out`` the pairs are those of the paper: training inputs that are held out and noisy copies of
+    them, split into groups that take turns.
     """
 
     name = "clip"
-    adds = "λ times the largest quotient over pairs that climb"
+    adds = "λ times the largest difference quotient over pairs of inputs"
     cost = "1 + 2·pairs / (batch size · every)"
     source = "Bungert et al. 2021, Algorithm 2"
     options = ClipOptions
@@ -89,15 +91,15 @@ class Clip(Method):
         super().__init__(setting)
         options = setting.options_of(ClipOptions)
         if options.held_out and ranks() > 1:
-            raise ConfigError("held_out: works in one process only: train without torchrun, or say --held-out 0")
+            raise ConfigError("held_out: works in one process only: train without torchrun, or use --held-out 0")
         if options.pairs % ranks():
             raise ConfigError(f"pairs: expected a multiple of the number of processes ({ranks()}), got {options.pairs}")
         self.joint = options.form == "joint"
         if self.joint:
             _check_joint(setting.network)
-        turns = torch.split(setting.held_out, options.pairs)
-        self.turns = nn.ModuleList([_pairs(part, len(part), setting) for part in turns if len(part)])
-        pairs = self._turn(0) if len(self.turns) else _pairs(setting.data.train.x, options.pairs, setting)
+        groups = torch.split(setting.held_out, options.pairs)
+        self.groups = nn.ModuleList([_pairs(part, len(part), setting) for part in groups if len(part)])
+        pairs = self._group(0) if len(self.groups) else _pairs(setting.data.train.x, options.pairs, setting)
         hold_own_(pairs)
         self.first_lam = options.first_lam
         every = options.every or every_for(setting.steps)
@@ -120,8 +122,8 @@ class Clip(Method):
         return Losses(fit + penalty, fit, output)
 
     def before_step(self, step: int) -> None:
-        if len(self.turns):
-            self.penalty.pairs = self._turn(step)
+        if len(self.groups):
+            self.penalty.pairs = self._group(step)
 
     @property
     def pairs(self) -> PairSet:
@@ -132,26 +134,30 @@ class Clip(Method):
         return self.penalty.largest
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "parts": self.turns.state_dict()}
+        return {**super().state(), "parts": self.groups.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self.turns.load_state_dict(state.get("parts", {}))  # after the penalty, whose pairs are one of them
+        self.groups.load_state_dict(state["parts"])  # after the penalty, whose pairs are one of the groups
 
-    def _turn(self, step: int) -> PairSet:
-        """The pairs whose turn it is."""
-        pairs = self.turns[step % len(self.turns)]
+    def _group(self, step: int) -> PairSet:
+        """Return the pairs whose turn it is at a step."""
+        pairs = self.groups[step % len(self.groups)]
         assert isinstance(pairs, PairSet)
         return pairs
 
 
 def every_for(steps: int) -> int:
-    """How many steps lie between two that regularise: more in longer runs, as long as pairs climb 800 times or more."""
-    return min(_MOST_STEPS, steps // _CLIMBS) if steps >= _LONG_RUN else 1
+    """Return the k for which only each k-th step is regularised: 1 in short runs, up to 16 in longer ones.
+
+    Args:
+        steps: training steps of the whole run; at least 800 of them are regularised.
+    """
+    return min(_MOST_EVERY, steps // _CLIMBS) if steps >= _LONG_RUN else 1
 
 
 def _pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
-    """So many pairs that start at ``x``."""
+    r"""Make ``size`` pairs that start at the inputs ``x``, (N, \*shape)."""
     options = setting.options_of(ClipOptions)
     return PairSet(
         x,
@@ -170,4 +176,4 @@ def _check_joint(network: nn.Module) -> None:
     try:
         refuse_batch_dependent_layers(network)
     except BatchDependentLayerError as error:
-        raise ConfigError(f"{str(error).partition(': use clip')[0]}: say --form separate") from error
+        raise ConfigError(f"form: this model needs --form separate, for it cannot take joint: {error}") from error

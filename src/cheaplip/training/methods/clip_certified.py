@@ -1,4 +1,4 @@
-"""CLIP with a proved bound: λ weighs the largest quotient found and the bound of Lip(f) alike."""
+"""CLIP with a proved bound: λ multiplies the largest quotient over the pairs and a proved bound of Lip(f)."""
 
 from torch import Tensor, nn
 
@@ -11,10 +11,10 @@ __all__ = ["ClipCertified"]
 
 
 class ClipCertified(Clip):
-    """The loss plus λ times the sum of the largest quotient over the pairs and a proved bound of Lip(f)."""
+    """Minimise the loss plus λ times the sum of the largest quotient over the pairs and a proved bound of Lip(f)."""
 
     name = "clip+certified"
-    adds = "λ times the largest quotient over pairs that climb, and λ times a proved bound of Lip(f)"
+    adds = "λ times the largest difference quotient over pairs of inputs, and λ times a proved bound of Lip(f)"
     cost = "that of clip + the bound"
     source = ""
     distributed = False

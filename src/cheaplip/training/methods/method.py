@@ -1,4 +1,4 @@
-"""What a training method is, and what it is given."""
+"""``Method``, what a training method is, and ``Setting``, what it is made from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -21,16 +21,16 @@ Options = TypeVar("Options", bound=SharedOptions)
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What a method is built from.
+    r"""What a method is made from.
 
     Attributes:
-        options: of the run; :meth:`options_of` gives them as the type that holds a method's own.
-        network: what is trained, on the device it is trained on.
-        data: what it is trained on, on the same device.
-        held_out: training inputs that :meth:`Method.holds_out` kept back, (N, *input); none of them is in ``data``.
-        task: what is learnt: the loss, and what a target means.
+        options: the options of the run; :meth:`options_of` returns them as the type of one method's options.
+        network: the network to train, on the device it is trained on.
+        data: the data, on the same device.
+        held_out: training inputs that :meth:`Method.holds_out` asked for, (N, \*input); they are not in ``data``.
+        task: classification or regression, which provides the loss.
         steps: training steps of the whole run.
-        noise: the source of randomness for whatever the method draws, on the data's device.
+        noise: the random generator for whatever the method draws, on the data's device.
     """
 
     options: SharedOptions
@@ -43,22 +43,22 @@ class Setting:
 
     @property
     def device(self) -> torch.device:
-        """Where network and data are."""
+        """The device of the network and the data."""
         return self.data.train.x.device
 
     def options_of(self, kind: type[Options]) -> Options:
-        """The run's options, as the type that holds those of one method."""
+        """Return the options of the run as the type ``kind``, which has the options of one method."""
         assert isinstance(self.options, kind)
         return self.options
 
 
 class Losses(NamedTuple):
-    """What a training step gives.
+    """What a method computes for a batch.
 
     Attributes:
-        total: what is minimised, a scalar.
+        total: the scalar to minimise.
         fit: the loss without penalties, a scalar.
-        output: of the network for the batch, (B, outputs).
+        output: the network's outputs for the batch, (B, outputs).
     """
 
     total: Tensor
@@ -67,31 +67,32 @@ class Losses(NamedTuple):
 
 
 class Method(ABC):
-    """A way to train a network: what joins the loss, what is steered, what steps cost, what is reported.
+    """A training method: what it adds to the loss, what is steered, what a step costs, what is reported.
 
-    A method of your own is a class like those beside this file; ``--method package.module:Class`` trains with it. It
-    needs ``name``, ``adds``, ``cost`` and :meth:`losses`; everything else has a default that suits plain training.
+    A method of your own is a subclass like those in this folder, used with ``--method package.module:Class``. It must
+    have ``name``, ``adds``, ``cost`` and :meth:`losses`. Everything else has a default that suits plain training.
 
     Args:
-        setting: what it is built from.
+        setting: the options, network, data and task that it is made from.
 
     Attributes:
-        name: for options, files and tables.
-        adds: what it adds to the loss, a line.
-        cost: of a step, beside a step of plain training, a line.
-        source: where it comes from, a line; "" for our own.
-        tasks: those it applies to, by name.
-        options: the options that it takes, a dataclass: the shared ones and its own.
-        steered: whether its penalty has a weight λ that follows a target.
-        answers_slowly: whether the network answers a change of λ only after many steps; λ then moves more slowly.
+        name: its name in options, files and tables.
+        adds: what it adds to the loss, in one line.
+        cost: the cost of a step as a multiple of a plain step, in one line.
+        source: the publication it comes from, in one line; "" for our own.
+        tasks: the names of the tasks it applies to.
+        options: the dataclass of its options: the shared ones and its own.
+        steered: whether its penalty has a weight λ that is steered to a target.
+        responds_slowly: whether a change of λ shows in the accuracy only after many steps; λ then moves more slowly.
         distributed: whether it works in several processes.
         same_noise: whether ``setting.noise`` must draw the same numbers in every process.
-        epochs, batch_size, lr, activation: its defaults. None: the task's, or the model's.
-        rise: the part of the run in which the learning rate rises.
-        longest_gradient: Euclidean length to which the weights' gradient is cut. None: it is not.
-        penalty: the module whose buffer ``lam`` is steered; its state belongs to the checkpoint. None: nothing is.
+        epochs, batch_size, lr, activation: its defaults of these options. None: the default of the task or the model.
+        rise: the fraction of the run in which the learning rate rises.
+        longest_gradient: the Euclidean length to which the gradient of all weights is shortened. None: it is not.
+        penalty: the module whose buffer ``lam`` is steered; its state is saved in checkpoints. None: there is none.
         first_lam: λ at the start. None: there is none.
-        bound: a proved bound of Lip(f) that the loss contains, with its own multipliers to train. None: there is none.
+        bound: a module that computes a proved bound of Lip(f), part of the loss; its parameters, the multipliers, are
+            trained with it. None: there is none.
     """
 
     name: ClassVar[str]
@@ -101,7 +102,7 @@ class Method(ABC):
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
     options: ClassVar[type[SharedOptions]] = SharedOptions
     steered: ClassVar[bool] = False
-    answers_slowly: ClassVar[bool] = False
+    responds_slowly: ClassVar[bool] = False
     distributed: ClassVar[bool] = True
     same_noise: ClassVar[bool] = False
     epochs: ClassVar[int | None] = None
@@ -120,26 +121,26 @@ class Method(ABC):
 
     @abstractmethod
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
-        r"""The losses of a batch.
+        r"""Compute the loss of a batch, and what is added to it.
 
         Args:
-            network: the one of the setting; in several processes, what averages its gradients over them.
+            network: the network of the setting; in several processes wrapped, so that its gradients are averaged.
             x: inputs, (B, \*input).
-            y: labels as the network should answer them, (B,) or (B, k).
+            y: labels, scaled to what the network should output, (B,) or (B, k).
         """
 
     @classmethod
     def holds_out(cls, options: SharedOptions) -> int:  # noqa: ARG003
-        """How many training inputs are kept back for the method's own use."""
+        """Return how many training inputs to hold out for the method's own use."""
         return 0
 
     @staticmethod
     def initialise_(network: nn.Module, seed: int) -> None:
-        """Draw the weights that the method wants to start from; by default they stay as they are."""
+        """Replace the first weights of the network; by default they stay as they are."""
         del network, seed
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float, options: SharedOptions) -> torch.optim.Optimizer:
-        """What moves the weights: SGD with Nesterov momentum, unless a method wants another."""
+        """Make the optimizer of the weights; by default SGD with Nesterov momentum."""
         return torch.optim.SGD(
             parameters,
             lr=lr,
@@ -149,24 +150,24 @@ class Method(ABC):
         )
 
     def before_step(self, step: int) -> None:
-        """Prepare the training step of that number, from 0; by default there is nothing to prepare."""
+        """Prepare a training step, counted from 0; by default there is nothing to prepare."""
         del step
 
     @property
     def pairs(self) -> PairSet | None:
-        """The pairs that climb while the network trains. None: there are none."""
+        """The pairs that move towards larger quotients while the network trains. None: there are none."""
         return None
 
     @property
     def largest(self) -> Tensor | None:
-        """The largest quotient among the pairs in the last step, a scalar. None: there are no pairs."""
+        """The largest quotient of the pairs at the last step, a scalar. None: there are no pairs."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs: tensors, plain values, and dictionaries of them."""
+        """Return what a resumed run needs: tensors, plain values, and dictionaries of these."""
         return {"penalty": None if self.penalty is None else self.penalty.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned; other keys in it are not the method's."""
+        """Continue from what :meth:`state` returned; the other keys of ``state`` are not the method's."""
         if self.penalty is not None:
             self.penalty.load_state_dict(state["penalty"])

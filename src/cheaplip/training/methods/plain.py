@@ -8,7 +8,7 @@ __all__ = ["Plain"]
 
 
 class Plain(Method):
-    """The loss alone: what every other method is compared with."""
+    """Minimise the loss alone; every other method is compared with this one."""
 
     name = "plain"
     adds = "nothing"

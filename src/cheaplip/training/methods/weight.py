@@ -1,4 +1,4 @@
-"""Weight regularisation: the paper's rival."""
+"""Weight regularisation, the method that the paper compares CLIP with."""
 
 import math
 from dataclasses import dataclass
@@ -17,15 +17,21 @@ class WeightOptions(SharedOptions):
     """The options of weight regularisation."""
 
     mu: float = 1e-3
-    """weight: μ at the start"""
+    """weight: the first μ"""
 
     def check(self) -> None:
-        """Raise a :class:`ConfigError` unless every option of weight regularisation is in its range."""
+        """Raise a :class:`ConfigError` if μ is out of its range."""
         self.check_first_weight("mu", self.mu)
 
 
 class WeightPenalty(nn.Module):
-    """L2 regularisation μ·Σ‖W‖² of the weight matrices (not the biases), the paper's rival; μ sits in ``lam``.
+    """L2 regularisation of the weight matrices, not of the biases: μ·Σ‖W‖².
+
+    Args:
+        lam: the first μ, at least 0; kept in the buffer ``lam``, where a controller can move it.
+
+    Raises:
+        ValueError: ``lam`` is negative or not finite.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -43,23 +49,23 @@ class WeightPenalty(nn.Module):
         self.register_buffer("lam", torch.tensor(float(lam)))
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The penalty, a scalar."""
+        """Return the penalty of a model, a scalar."""
         return self.lam * sum(w.square().sum() for w in model.parameters() if w.dim() > 1)
 
 
 class Weight(Method):
-    """The loss plus μ·Σ‖W‖², μ steered to the target.
+    """Minimise the loss plus μ·Σ‖W‖² over the weight matrices, with μ steered to the target.
 
-    Weights shrink slowly, so that μ must move more slowly than λ.
+    Weights shrink slowly, therefore μ moves more slowly than CLIP's λ.
     """
 
     name = "weight"
     adds = "μ·Σ‖W‖² over the weight matrices"
     cost = "1"
-    source = "the rival in Bungert et al. 2021, Section 4"
+    source = "the method compared with in Bungert et al. 2021, Section 4"
     options = WeightOptions
     steered = True
-    answers_slowly = True
+    responds_slowly = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

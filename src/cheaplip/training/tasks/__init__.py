@@ -1,16 +1,22 @@
-"""What is learnt: classes, or numbers. Everything that differs between the two is said here, once."""
+"""What is learnt: classes (classification) or numbers (regression). All that differs between the two is here.
+
+Start with ``task.py``, which lists what a task must provide; ``classification.py`` and ``regression.py`` provide it.
+
+May import the core, ``lipschitz``, ``certificate``, ``robustness``, ``data``, and of training the modules ``models``,
+``pgd``, ``consistency`` and ``certified_csv``.
+"""
 
 from cheaplip.data import Data
 from cheaplip.training.tasks.classification import Classification
-from cheaplip.training.tasks.regression import Regression, Standardised
+from cheaplip.training.tasks.regression import InLabelUnits, Regression
 from cheaplip.training.tasks.task import Certificate, Task
 
-__all__ = ["TASKS", "Certificate", "Classification", "Regression", "Standardised", "Task", "task_of"]
+__all__ = ["TASKS", "Certificate", "Classification", "InLabelUnits", "Regression", "Task", "task_of"]
 
 TASKS: dict[str, Task] = {task.name: task for task in (Classification(), Regression())}
-"""By name."""
+"""The tasks, by name."""
 
 
 def task_of(data: Data) -> Task:
-    """The task that a data set's labels ask for."""
+    """Return the task that the labels of a data set are for."""
     return TASKS[data.task]

@@ -1,7 +1,5 @@
-"""Numbers: squared error, in the labels' own units."""
+"""Regression: squared error, errors in the units of the labels, certified intervals."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -14,25 +12,26 @@ from cheaplip.certificate import certified_interval
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.modes import evaluation_mode
-from cheaplip.training.ascent import ascend
-from cheaplip.training.order import check_errors, read_intervals
-from cheaplip.training.tasks.task import Certificate, Task, answers
+from cheaplip.training.certified_csv import read_intervals, write_intervals
+from cheaplip.training.consistency import ROUNDING, check_errors
+from cheaplip.training.pgd import perturb
+from cheaplip.training.tasks.task import BATCH_SIZE, CHECKED_INPUTS, Certificate, Task, predict
 
-__all__ = ["Regression", "Standardised"]
+__all__ = ["InLabelUnits", "Regression"]
 
-_STEPS = 100
-_ROUNDING = 1e-9
-_SHOWN = 500  # test inputs whose answers a report shows
+_STEPS = 100  # of PGD
+_SHOWN = 500  # test inputs whose predictions a report shows
 
 
-class Standardised(nn.Module):
-    """scale·f(x) + shift: a network trained on standardised labels, answering in the labels' units.
+class InLabelUnits(nn.Module):
+    r"""The model scale·f(x) + shift, whose network f is trained on standardised labels.
 
-    One scale for all outputs, so that Lip of the whole is the scale times Lip(f).
+    All outputs share one scale, so that the Lipschitz constant of the model is scale·Lip(f).
 
     Args:
-        network: f, to (B, k).
-        y: training labels (N, k); shift is their mean, scale the root of their mean variance (1 where they are equal).
+        network: f, from (B, \*input) to (B, k).
+        y: training labels, (N, k). The shift is their mean; the scale is the root of their mean variance, or 1 if they
+            are all equal.
     """
 
     shift: Tensor
@@ -41,7 +40,7 @@ class Standardised(nn.Module):
     def __init__(self, network: nn.Module, y: Tensor) -> None:
         super().__init__()
         self.network = network
-        scale = deviation(y)
+        scale = _deviation(y)
         self.register_buffer("shift", y.double().mean(dim=0).to(y.dtype))
         self.register_buffer("scale", torch.tensor(scale if scale > 0 else 1.0, dtype=y.dtype, device=y.device))
 
@@ -50,25 +49,26 @@ class Standardised(nn.Module):
         return self.scale * output + self.shift
 
 
-def deviation(y: Tensor) -> float:
-    """Root-mean-square distance of labels (N, k) from their mean, over all k alike."""
+def _deviation(y: Tensor) -> float:
+    """Return the root-mean-square distance of labels (N, k) from their mean, averaged over all k."""
     return float((y.double() - y.double().mean(dim=0)).square().mean().sqrt())
 
 
 @final
 class Regression(Task):
-    """Labels are numbers, float32 (N, k); a model answers in their units; a target is a training error, met from below.
+    """Learn numbers.
 
-    The error is the root of the mean squared one (RMSE), in the labels' units: Morozov's principle wants the size of
-    the noise in the labels.
+    Labels are float32 (N, k). A model predicts them in their own units. The target is a training error in these units,
+    the root of the mean squared error (RMSE); by Morozov's principle it should be the size of the labels' noise. The
+    score is the mean squared error of a batch, in standardised units.
     """
 
     name = "regression"
     mode = "min"
     figure = "rmse"
-    output = "predictions"
-    meaning = "predictions, in the labels' units"
-    claim = (
+    output_name = "predictions"
+    output_meaning = "predictions, in the labels' units"
+    certificate_meaning = (
         "The certified error at ε is\n"
         "one that no inputs of that domain within Euclidean distance ε of the test inputs can exceed."
     )
@@ -76,34 +76,34 @@ class Regression(Task):
     target = None
     epochs = 100
     activation = "relu"
-    first_lam = 0.02  # from more, a network may become a constant before it has learnt anything
+    first_lam = 0.02  # with more, a network may become a constant before it has learnt anything
 
-    def check_target(self, target: float) -> str:
+    def target_problem(self, target: float) -> str:
         if math.isfinite(target) and target > 0:
             return ""
         return f"expected a positive root-mean-squared error, in the labels' units, got {target}"
 
-    def goal(self, target: float, y: Tensor) -> float:
-        spread = deviation(y)
+    def target_score(self, target: float, y: Tensor) -> float:
+        spread = _deviation(y)
         if target >= spread:
             raise ValueError(
                 f"target: expected an error below {spread:.4g}, which the mean of the training labels has already, got "
-                f"{target:g}: name the size of the noise in the labels"
+                f"{target:g}: give the size of the noise in the labels"
             )
         return (target / spread) ** 2
 
-    def width(self, goal: float) -> float:
-        return goal / 4
+    def width(self, target_score: float) -> float:
+        return target_score / 4
 
-    def served(self, network: nn.Module, y: Tensor) -> nn.Module:
-        return Standardised(network, y)
+    def wrap(self, network: nn.Module, y: Tensor) -> nn.Module:
+        return InLabelUnits(network, y)
 
-    def network(self, model: nn.Module) -> tuple[nn.Module, float]:
-        assert isinstance(model, Standardised)
+    def unwrap(self, model: nn.Module) -> tuple[nn.Module, float]:
+        assert isinstance(model, InLabelUnits)
         return model.network, float(model.scale)
 
-    def trained_on(self, y: Tensor, model: nn.Module) -> Tensor:
-        assert isinstance(model, Standardised)
+    def network_labels(self, y: Tensor, model: nn.Module) -> Tensor:
+        assert isinstance(model, InLabelUnits)
         return (y - model.shift) / model.scale
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Regression(Task):
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         return mse_loss(output, y)
 
-    def seen(self, score: float, scale: float) -> dict[str, float]:
+    def score_figures(self, score: float, scale: float) -> dict[str, float]:
         return {"rmse": scale * math.sqrt(score)}
 
     def figures(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
@@ -121,8 +121,9 @@ class Regression(Task):
         return {"rmse": _rms(errors), "mae": float(errors.abs().mean())}
 
     def check_model(self, model: nn.Module, x: Tensor, outputs: int) -> None:
+        x = x[:CHECKED_INPUTS]
         with evaluation_mode(model):
-            output = answers(model, x)
+            output = predict(model, x)
         if output.shape != (len(x), outputs) or not bool(output.isfinite().all()):
             raise ValueError(
                 f"expected finite predictions of shape ({len(x)}, {outputs}), got shape {tuple(output.shape)}, NaN or "
@@ -132,7 +133,7 @@ class Regression(Task):
     def attacks(self, domain: Box) -> tuple[str, ...]:  # noqa: ARG002
         return ("noise", "pgd")
 
-    def attacked(
+    def figure_under_attack(
         self,
         name: str,
         model: nn.Module,
@@ -144,11 +145,11 @@ class Regression(Task):
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
-        """The error (RMSE) under noise x + ε·N(0, 1), or under L2-PGD.
+        """Measure the error (RMSE) under noise x + ε·N(0, 1), or under L2-PGD.
 
-        PGD takes 100 steps of ε/40 from each of three random starts, one up the squared error, one up the outputs and
-        one down, for where an error is small both ways may lead to larger ones; the largest counts. An attack proves
-        nothing about what a better one would find: its error is a lower bound of the worst one.
+        PGD takes 100 steps of length ε/40 from each of three random starts: one increases the squared error, one the
+        outputs, and one decreases them, because near a small error both directions may lead to larger ones. The largest
+        error counts. A stronger attack may find a larger one still.
         """
         if name not in self.attacks(domain):
             raise ValueError(f"attack: expected one of {', '.join(self.attacks(domain))}, got {name!r}")
@@ -158,64 +159,57 @@ class Regression(Task):
         if name == "noise":
             return _rms(_errors(model, x + epsilon * torch.randn(x.shape, generator=generator, device=x.device), y))
         parts = []
-        for start in range(0, len(x), 1000):
+        for start in range(0, len(x), BATCH_SIZE):
             if progress is not None:
                 progress(start, len(x))
-            parts.append(
-                self._worst(model, x[start : start + 1000], y[start : start + 1000], epsilon, domain, generator)
-            )
+            rows = slice(start, start + BATCH_SIZE)
+            parts.append(self._largest_errors(model, x[rows], y[rows], epsilon, domain, generator))
         if progress is not None:
             progress(len(x), len(x))
         return _rms(torch.cat(parts))
 
-    def _worst(
+    def _largest_errors(
         self, model: nn.Module, x: Tensor, y: Tensor, epsilon: float, domain: Box, generator: torch.Generator
     ) -> Tensor:
-        """The largest errors that PGD finds, those without it included, (B, k)."""
+        """Return for each input the errors with the largest square that PGD finds, or those without it, (B, k)."""
         worst = _errors(model, x, y)
         for loss in (_squared, _up, _down) if epsilon else ():
             with evaluation_mode(model), torch.enable_grad():
-                moved = ascend(model, loss, x, y, epsilon=epsilon, steps=_STEPS, domain=domain, generator=generator)
+                moved = perturb(model, loss, x, y, epsilon=epsilon, steps=_STEPS, domain=domain, generator=generator)
             found = _errors(model, moved, y)
             worse = found.square().sum(dim=1) > worst.square().sum(dim=1)
             worst = torch.where(worse.unsqueeze(1), found, worst)
         return worst
 
-    def certificate(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
-        """The error (RMSE) that nothing within ε can exceed, and the interval of each output, a line for each.
+    def certify(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
+        """Prove the error (RMSE) that no perturbation of at most ε can exceed, for each ε.
 
-        The interval is f(x) ± ε·upper; the error at worst is the label's distance from its farther end.
+        Each output stays in the interval f(x) ± ε·upper; its largest error is the label's distance from the farther
+        end.
         """
         prediction = certified_interval(model, x, b, 0.0)
         middle = (prediction[0] + prediction[1]) / 2
-        columns, figures = [], {}
+        intervals, figures = [], {}
         for epsilon in sorted(set(map(float, epsilons))):
             low, high = certified_interval(model, x, b, epsilon)
             figures[str(epsilon)] = _rms(torch.maximum(high - y, y - low))
-            columns.append((f"low@{epsilon}", f"high@{epsilon}", low, high))
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "output", "label", "prediction", *(name for c in columns for name in c[:2])])
-        for index in range(len(x)):
-            for output in range(y.shape[1]):
-                ends = [float(end[index, output]) for c in columns for end in c[2:]]
-                writer.writerow([index, output, float(y[index, output]), float(middle[index, output]), *ends])
-        return Certificate(figures, file.getvalue())
+            intervals.append((epsilon, low, high))
+        return Certificate(figures, write_intervals(y, middle, intervals))
 
-    def check_order(self, metrics: Mapping[str, Any], table: str) -> None:
+    def check_consistency(self, metrics: Mapping[str, Any], table: str) -> None:
         check_errors(metrics, read_intervals(table))
 
     def proves(self, proved: float, claimed: float) -> bool:
-        return claimed >= proved * (1 - _ROUNDING)
+        return claimed >= proved * (1 - ROUNDING)
 
-    def write(self, figure: float) -> str:
+    def format_figure(self, figure: float) -> str:
         return f"RMSE {figure:.5g}"
 
-    def exhibits(self, model: nn.Module, x: Tensor, y: Tensor, outputs: int) -> dict[str, Any]:  # noqa: ARG002
-        """``answers``: labels and predictions of the first 500 test inputs, a list for each output."""
+    def report_content(self, model: nn.Module, x: Tensor, y: Tensor, outputs: int) -> dict[str, Any]:  # noqa: ARG002
+        """Return ``answers``: labels and predictions of the first 500 test inputs, a list for each output."""
         with evaluation_mode(model):
-            given = answers(model, x[:_SHOWN])
-        return {"answers": {"label": y[:_SHOWN].T.tolist(), "prediction": given.T.tolist()}}
+            predictions = predict(model, x[:_SHOWN])
+        return {"answers": {"label": y[:_SHOWN].T.tolist(), "prediction": predictions.T.tolist()}}
 
 
 def _squared(output: Tensor, y: Tensor) -> Tensor:
@@ -231,9 +225,9 @@ def _down(output: Tensor, _: Tensor) -> Tensor:
 
 
 def _errors(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """(N, k), in float64."""
+    """Return the errors of a model's predictions, (N, k), in float64."""
     with evaluation_mode(model):
-        return answers(model, x).double() - y.double()
+        return predict(model, x).double() - y.double()
 
 
 def _rms(errors: Tensor) -> float:

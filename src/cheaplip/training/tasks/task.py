@@ -1,4 +1,4 @@
-"""What every task answers: its loss and figures, what a target means, which attacks apply, what is proved."""
+"""What a task provides: loss, figures, the meaning of a target, attacks, certificates, and the words for them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,21 @@ from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.training.models import Activation
 
-__all__ = ["Certificate", "Task"]
+__all__ = ["BATCH_SIZE", "CHECKED_INPUTS", "Certificate", "Task", "predict"]
+
+BATCH_SIZE = 1000
+"""Inputs that a trained model takes at a time."""
+
+CHECKED_INPUTS = 256
+"""Inputs whose outputs are checked before a model is measured."""
 
 
 class Certificate(NamedTuple):
     """What is proved of a model on some inputs.
 
     Attributes:
-        figures: at each radius, by the number as Python prints it.
-        table: all inputs, as the content of ``certified.csv``.
+        figures: the certified main figure for each radius; keys are radii as Python prints them.
+        table: the content of ``certified.csv``, see :mod:`cheaplip.training.certified_csv`.
     """
 
     figures: dict[str, float]
@@ -28,28 +34,31 @@ class Certificate(NamedTuple):
 
 
 class Task(ABC):
-    """Classification or regression. No state: a run's numbers are the model's and the data's.
+    """Classification or regression. A task has no state: all numbers come from the model and the data.
+
+    The model is what is saved and measured. The network inside it is what is trained; for classification they are the
+    same, for regression the model scales the network's outputs to the units of the labels.
 
     Attributes:
-        name: for options and files.
-        mode: "max" where the controller's metric should be large.
-        figure: name of the main one, in ``metrics.json``.
-        output: its name in an exported file.
-        meaning: of an output.
-        claim: what a certified figure says, a sentence.
-        reluctance: of λ to fall while the target has never been met, see :class:`DiscrepancyPrinciple`.
-        target: the default of ``--target``; None: there is none, it must be said.
-        epochs: the default of ``--epochs``.
-        activation: the default of ``--activation`` between the layers of a perceptron.
-        first_lam: CLIP's λ at the start. None: the model decides.
+        name: its name, in options and files.
+        mode: what is good for the controller of λ: ``"max"``: a large score, ``"min"``: a small one.
+        figure: the name of the main figure, in ``metrics.json``.
+        output_name: the name of the output in an exported file.
+        output_meaning: what an output is.
+        certificate_meaning: what a certified figure says, a sentence.
+        reluctance: how slowly λ falls before the target is first met, see :class:`cheaplip.DiscrepancyPrinciple`.
+        target: default of the option ``target``. None: there is none, the user must give one.
+        epochs: default number of epochs.
+        activation: default activation of a perceptron.
+        first_lam: CLIP's first λ. None: it depends on the model.
     """
 
     name: ClassVar[str]
     mode: ClassVar[MetricMode]
     figure: ClassVar[str]
-    output: ClassVar[str]
-    meaning: ClassVar[str]
-    claim: ClassVar[str]
+    output_name: ClassVar[str]
+    output_meaning: ClassVar[str]
+    certificate_meaning: ClassVar[str]
     reluctance: ClassVar[float]
     target: ClassVar[float | None]
     epochs: ClassVar[int]
@@ -57,65 +66,77 @@ class Task(ABC):
     first_lam: ClassVar[float | None]
 
     @abstractmethod
-    def check_target(self, target: float) -> str:
-        """What is wrong with a target, "" if nothing."""
+    def target_problem(self, target: float) -> str:
+        """Return what is wrong with a target; "" if nothing is."""
 
     @abstractmethod
-    def goal(self, target: float, y: Tensor) -> float:
-        """The level of :meth:`score` that a target stands for, given the training labels.
+    def target_score(self, target: float, y: Tensor) -> float:
+        """Return the value of :meth:`score` at which a target is met.
+
+        Args:
+            target: an accuracy, or an error in the units of the labels.
+            y: the training labels.
 
         Raises:
-            ValueError: a target that a constant reaches.
+            ValueError: a constant prediction meets the target.
         """
 
     @abstractmethod
-    def width(self, goal: float) -> float:
-        """Error of the score at which λ moves at full speed."""
+    def width(self, target_score: float) -> float:
+        """Return the distance from the target score at which λ moves at full speed."""
 
     @abstractmethod
-    def served(self, network: nn.Module, y: Tensor) -> nn.Module:
-        """The model that is kept, from the network that is trained; ``y`` are the training labels."""
+    def wrap(self, network: nn.Module, y: Tensor) -> nn.Module:
+        """Make the model from a network; ``y`` are the training labels."""
 
     @abstractmethod
-    def network(self, model: nn.Module) -> tuple[nn.Module, float]:
-        """The network of a served model, and how much larger the model's outputs are."""
+    def unwrap(self, model: nn.Module) -> tuple[nn.Module, float]:
+        """Return the network of a model, and the factor from the network's outputs to the model's."""
 
     @abstractmethod
-    def trained_on(self, y: Tensor, model: nn.Module) -> Tensor:
-        """Labels as the network should answer them."""
+    def network_labels(self, y: Tensor, model: nn.Module) -> Tensor:
+        """Scale labels so that they are what the network should output."""
 
     @abstractmethod
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
-        """The mean loss of a batch."""
+        """Return the mean loss of a batch, a scalar, from outputs of the network and its labels."""
 
     @abstractmethod
     def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """What the controller sees of a batch of the network's outputs, a scalar without a gradient."""
+        """Return what the controller compares with the target score: a scalar without a gradient, for a batch."""
 
     @abstractmethod
-    def seen(self, score: float, scale: float) -> dict[str, float]:
-        """A mean score as figures, given how much larger the model's outputs are than the network's."""
+    def score_figures(self, score: float, scale: float) -> dict[str, float]:
+        """Turn a mean score into figures, by name.
+
+        Args:
+            score: mean of :meth:`score` over batches.
+            scale: the factor from the network's outputs to the model's.
+        """
 
     @abstractmethod
     def figures(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
-        """How good the model is on some inputs, by name; the first name is the main figure."""
+        """Measure the model on some inputs; returns figures by name, the main one first."""
 
     def metrics(self, model: nn.Module, parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-        """The figures of several parts of the data, as in ``metrics.json``: by figure, then by part."""
+        """Measure the model on several parts of the data, as ``metrics.json`` holds it: by figure, then by part."""
         found = {part: self.figures(model, *inputs) for part, inputs in parts.items()}
         names = dict.fromkeys(name for figures in found.values() for name in figures)
         return {name: {part: figures[name] for part, figures in found.items()} for name in names}
 
     @abstractmethod
     def check_model(self, model: nn.Module, x: Tensor, outputs: int) -> None:
-        """Warn of what makes a model look robust; raise a ``ValueError`` where it cannot be measured at all."""
+        """Check a trained model on the first inputs of ``x``.
+
+        Warns of what makes a model look more robust than it is; raises a ``ValueError`` if it cannot be measured.
+        """
 
     @abstractmethod
     def attacks(self, domain: Box) -> tuple[str, ...]:
-        """Names of the attacks that can work in a box, noise among them."""
+        """Return the names of the attacks that work in a box, noise among them."""
 
     @abstractmethod
-    def attacked(
+    def figure_under_attack(
         self,
         name: str,
         model: nn.Module,
@@ -127,34 +148,34 @@ class Task(ABC):
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
-        """The main figure on perturbed inputs; arguments as in :func:`cheaplip.robustness.attack`."""
+        """Measure the main figure on perturbed inputs; arguments as in :func:`cheaplip.robustness.attack`."""
 
     @abstractmethod
-    def certificate(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
-        """What no perturbation of at most ε can exceed, proved.
+    def certify(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
+        """Prove the main figure that remains whatever perturbation of at most ε the inputs get, for each ε.
 
         Raises:
             ValueError: nothing can be certified.
         """
 
     @abstractmethod
-    def check_order(self, metrics: Mapping[str, Any], table: str) -> None:
-        """Raise a :class:`ContradictionError` where figures and a certificate's table cannot both be true."""
+    def check_consistency(self, metrics: Mapping[str, Any], table: str) -> None:
+        """Raise a :class:`ContradictionError` if the figures under attack contradict ``certified.csv``."""
 
     @abstractmethod
     def proves(self, proved: float, claimed: float) -> bool:
-        """Whether a certified figure implies another."""
+        """Return whether a certified figure implies another one."""
 
     @abstractmethod
-    def write(self, figure: float) -> str:
-        """The main figure in words."""
+    def format_figure(self, figure: float) -> str:
+        """Write the main figure, with its unit or its name."""
 
     @abstractmethod
-    def exhibits(self, model: nn.Module, x: Tensor, y: Tensor, outputs: int) -> dict[str, Any]:
-        """What a report shows of the answers to test inputs."""
+    def report_content(self, model: nn.Module, x: Tensor, y: Tensor, outputs: int) -> dict[str, Any]:
+        """Return what a report shows of the predictions for test inputs."""
 
 
-def answers(model: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """The model's outputs, in batches, without gradients."""
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the model's outputs for many inputs, computed in batches, without gradients."""
     with torch.no_grad():
-        return torch.cat([model(part) for part in torch.split(x, batch_size)])
+        return torch.cat([model(part) for part in torch.split(x, BATCH_SIZE)])

@@ -1,18 +1,25 @@
-"""The multipliers of a bound within a loss, trained beside the weights."""
+"""The learning-rate schedule of a run, and the optimizer of a bound's multipliers, which joins that of the weights."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Multipliers", "one_cycle"]
+__all__ = ["MultiplierOptimizer", "one_cycle"]
 
-_RISE = 0.15  # part of the run in which the learning rate rises
+_RISE = 0.15  # fraction of the run in which the multipliers' learning rate rises
 _RATE = 2e-2  # peak learning rate of log T
 
 
-class Multipliers:
-    """The multipliers of a bound: Adam, whatever trains the weights, for only their direction matters."""
+class MultiplierOptimizer:
+    """Trains the multipliers log T of a bound that the loss contains.
+
+    Always Adam, whatever optimizer trains the weights: only the direction of the multipliers matters, not their scale.
+
+    Args:
+        bound: a module whose parameters are the multipliers, such as :class:`cheaplip.LipschitzBound`.
+        total_steps: training steps of the whole run.
+    """
 
     def __init__(self, bound: nn.Module, total_steps: int) -> None:
         self.bound = bound
@@ -20,13 +27,13 @@ class Multipliers:
         self.scheduler = one_cycle(self.optimizer, _RATE, total_steps, _RISE)
 
     def step(self) -> None:
-        """Use the gradients that the loss left."""
+        """Move the multipliers along the gradients of the last ``loss.backward()``, and clear these."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step()
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return what a resumed run needs."""
         return {
             "bound": self.bound.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -43,7 +50,14 @@ class Multipliers:
 def one_cycle(
     optimizer: torch.optim.Optimizer, peak: float, steps: int, rise: float
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """The learning rate rises to its peak during a part ``rise`` of the run, then falls."""
+    """Make a schedule in which the learning rate rises to its peak, then falls.
+
+    Args:
+        optimizer: the optimizer whose learning rate it sets.
+        peak: the largest learning rate.
+        steps: training steps of the whole run.
+        rise: fraction of the steps, in (0, 1), in which it rises.
+    """
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=peak, total_steps=max(steps, 2), pct_start=rise, cycle_momentum=False
     )

@@ -1,4 +1,7 @@
-"""L2 projected gradient ascent on a loss: what adversarial training and the attack on a regression both do."""
+"""L2 projected gradient ascent (PGD) on any loss, for adversarial training and for attacks on a regression.
+
+Attacks on a classifier are in ``cheaplip.robustness``.
+"""
 
 from collections.abc import Callable
 
@@ -9,10 +12,10 @@ from cheaplip.domain import Box
 from cheaplip.model import Model
 from cheaplip.quotient import distance
 
-__all__ = ["ascend"]
+__all__ = ["perturb"]
 
 
-def ascend(
+def perturb(
     model: Model,
     loss: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
@@ -23,16 +26,21 @@ def ascend(
     domain: Box,
     generator: torch.Generator,
 ) -> Tensor:
-    r"""Inputs within ε of ``x``, inside the box, with a larger loss: random start, normalised steps of 2.5·ε/steps.
+    r"""Move inputs within distance ε, inside the box, so that a loss becomes larger.
+
+    The ascent starts at a random point of the ball and takes normalised steps of length 2.5·ε / ``steps``.
 
     Args:
         model: from inputs (B, \*input) to outputs.
         loss: from outputs and ``y`` to the loss summed over the batch.
-        x, y: inputs (B, \*input), and what the loss compares their outputs with.
+        x, y: inputs (B, \*input), and the labels that the loss compares their outputs with.
         epsilon: Euclidean radius, above 0.
-        steps: gradient steps.
-        domain: where inputs live.
-        generator: of the start, on the inputs' device.
+        steps: number of gradient steps.
+        domain: the box that the perturbed inputs stay in.
+        generator: draws the start; on the inputs' device.
+
+    Returns:
+        The perturbed inputs, (B, \*input).
 
     Reference:
         Madry et al. 2018.

@@ -1,4 +1,4 @@
-"""What is bracketed and certified: a trained model, and the data it is about."""
+"""``TrainedModel``: a model with the data it is about, loaded from a run or from elsewhere."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,19 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.runs.weights import load_program, load_weights
 from cheaplip.training.config import TrainConfig, from_json
 from cheaplip.training.models import Activation, build, check_model
-from cheaplip.training.untrained import untrained
 
-__all__ = ["Subject", "data_of", "load_trained", "of_model", "of_run"]
+__all__ = ["TrainedModel", "load_data", "load_elsewhere", "load_run", "load_trained"]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A trained model in evaluation mode, its data on the same device, and where results about it are kept.
+class TrainedModel:
+    """A trained model in evaluation mode, its data on the same device, and the folder for results about it.
 
     Attributes:
-        name: for tables.
-        model, data: they fit each other.
-        folder: the run's; for a model from elsewhere a new one, or None: nothing is kept.
-        config: the run's. None: a model from elsewhere.
+        name: its name, for tables.
+        model, data: the model and the data; they fit each other.
+        folder: the folder of the run. For a model from elsewhere a new folder, or None: results are not kept.
+        config: the options of the run. None: a model from elsewhere.
     """
 
     name: str
@@ -35,47 +34,51 @@ class Subject:
     config: TrainConfig | None = None
 
     def metrics(self) -> dict[str, Any]:
-        """What is known of a run's model so far; of one from elsewhere, nothing yet."""
+        """Return the metrics of the run so far; of a model from elsewhere, an empty dictionary."""
         return {} if self.config is None or self.folder is None else self.folder.read_json("metrics.json")
 
 
-def of_run(folder: RunFolder, data: Data | None = None) -> Subject:
-    """The model of a finished run, with its data, unless that is loaded already.
+def load_run(folder: RunFolder, data: Data | None = None) -> TrainedModel:
+    """Load the model of a finished run.
+
+    Args:
+        folder: the folder of the run.
+        data: its data. None: it is loaded as well.
 
     Raises:
-        RunError: there is no finished run, or its weights do not fit.
-        DataError: its data is no longer there.
+        RunError: there is no finished run, or its weights do not fit its model.
+        DataError: its data cannot be loaded.
     """
     folder.read_json("metrics.json")
     config = from_json(folder.read_json("config.json"))
     config.check_device()
     if data is None:
-        data = data_of(config)
-    return Subject(folder.path.name, load_trained(folder, config, data), data, folder, config)
+        data = load_data(config)
+    return TrainedModel(folder.path.name, load_trained(folder, config, data), data, folder, config)
 
 
-def of_model(
+def load_elsewhere(
     model: str,
     data: Data,
     *,
     weights: Path | None = None,
     activation: Activation = "sigmoid",
     out: Path | None = None,
-) -> Subject:
-    """A model from elsewhere.
+) -> TrainedModel:
+    """Load a model that is not the result of a run.
 
     Args:
-        model: a ``.pt2`` file of torch.export, which holds its weights, or a name that
-            :func:`cheaplip.training.models.build` knows, such as ``package.module:function``.
-        data: what it is about.
-        weights: of a model by name, see :func:`cheaplip.runs.weights.load_weights`.
-        activation: of ``mlp`` and ``cnn``.
-        out: a new folder for the results. None: nothing is kept.
+        model: a ``.pt2`` file of torch.export, which holds its weights, or a name for
+            :func:`cheaplip.training.models.build`, such as ``package.module:function``.
+        data: the data it is about.
+        weights: the weights of a model given by name, see :func:`cheaplip.runs.weights.load_weights`.
+        activation: the activation of ``mlp`` and ``cnn``.
+        out: a new folder for the results. None: they are not kept.
 
     Raises:
-        ConfigError: weights are missing, or one too many.
+        ConfigError: weights are missing, or given for a ``.pt2`` file.
         ModelError: the model or its weights cannot be loaded, or do not fit the data.
-        RunError: there is something in ``out`` already.
+        RunError: ``out`` is not empty.
     """
     if model.endswith(".pt2"):
         if weights is not None:
@@ -86,7 +89,7 @@ def of_model(
         if weights is None:
             raise ConfigError(
                 f"weights: expected the file that holds those of {model}, a .safetensors file or a state dict: "
-                "say --weights FILE"
+                "use --weights FILE"
             )
         loaded = build(model, data.shape, data.outputs, activation=activation)
         load_weights(loaded, weights)
@@ -98,25 +101,25 @@ def of_model(
     for parameter in loaded.parameters():
         parameter.requires_grad_(False)
     name = Path(model).stem if model.endswith(".pt2") else model
-    return Subject(name, loaded.to(data.train.x.device).eval(), data, folder)
+    return TrainedModel(name, loaded.to(data.train.x.device).eval(), data, folder)
 
 
-def data_of(config: TrainConfig) -> Data:
-    """The data that a configuration names, on its device.
+def load_data(config: TrainConfig) -> Data:
+    """Load the data that a configuration names, onto its device.
 
     Raises:
-        DataError: they cannot be loaded, or used.
+        DataError: the data cannot be loaded or used.
     """
     data = load(config.data, label=config.label, task=config.task, scaling=config.scaling, split_seed=config.split_seed)
     return data.to(config.resolved_device)
 
 
 def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:
-    """The trained model of a run, in evaluation mode, on the data's device.
+    """Load the trained model of a run, in evaluation mode, onto the data's device.
 
     Raises:
-        RunError: there is no finished run, or its weights do not fit.
+        RunError: there is no finished run, or its weights do not fit its model.
     """
-    model = untrained(config, data)
+    model = config.build_model(data)
     folder.load_model(model)
     return model.to(data.train.x.device).eval()

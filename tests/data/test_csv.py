@@ -1,0 +1,103 @@
+"""The reader of CSV files: a byte order mark is ignored; messages about bad files name line and column."""
+
+from pathlib import Path
+
+import pytest
+
+from cheaplip.data import load
+from data_files import refuses, save_csv
+
+LINES = ["size,weight,kind", *(f"{i},{i / 2},{'ab'[i % 2]}" for i in range(12))]
+
+
+def with_line(number: int, line: str) -> str:
+    return "\n".join([*LINES[: number - 1], line, *LINES[number:]])
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "message"),
+    [
+        pytest.param(
+            with_line(1, LINES[0]),
+            None,
+            "expected the name of the column that holds the classes; "
+            "choose one with label=, --label on the command line: size, weight, kind",
+            id="no label",
+        ),
+        pytest.param(
+            with_line(1, LINES[0]),
+            "sort",
+            "expected one column 'sort' in the first line, got the columns size, weight, kind",
+            id="unknown label",
+        ),
+        pytest.param(
+            with_line(1, "kind,weight,kind"),
+            "kind",
+            "expected one column 'kind' in the first line, got the columns kind, weight, kind",
+            id="label twice",
+        ),
+        pytest.param(
+            ",".join(map(str, range(30))),
+            "y",
+            "got the columns 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … (30 columns)",
+            id="long header",
+        ),
+        pytest.param("", "kind", "expected one column 'kind' in the first line, got the columns none", id="empty"),
+        pytest.param(
+            LINES[0],
+            "kind",
+            "expected x of shape (N, *input), with at least one sample and feature, got (0, 2)",
+            id="header only",
+        ),
+        pytest.param(
+            with_line(5, "1,2"), "kind", ", line 5: expected 3 cells, as in the first line, got 2", id="short line"
+        ),
+        pytest.param(
+            with_line(5, "1,2,a,4"), "kind", ", line 5: expected 3 cells, as in the first line, got 4", id="long line"
+        ),
+        pytest.param(
+            with_line(5, "1,big,a"),
+            "kind",
+            ", line 5, column 'weight': expected a number, got 'big'; encode or drop the column",
+            id="word",
+        ),
+        pytest.param(
+            with_line(5, "1,,a"), "kind", ", line 5, column 'weight': expected a number, got ''", id="empty cell"
+        ),
+        pytest.param(
+            with_line(5, "1,2, "),
+            "kind",
+            ", line 5: expected a class in column 'kind', got an empty cell; fill it in",
+            id="empty label",
+        ),
+        pytest.param(
+            with_line(5, "\n1,nan,a"),
+            "kind",
+            "got NaN or Inf in 1 of 24 places, the first at line 6, column 'weight'",
+            id="nan after a blank line",
+        ),
+        pytest.param(
+            with_line(5, "1,2,c"),
+            "kind",
+            "expected at least 3 samples of every class, one for each part of the split, got 1 of class 2",
+            id="single sample",
+        ),
+    ],
+)
+def test_a_csv_that_cannot_be_used(text: str, label: str | None, message: str, tmp_path: Path) -> None:
+    source = save_csv(tmp_path, text)
+    with refuses(message) as caught:
+        load(source, label=label)
+    assert str(caught.value).startswith(source)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    source = save_csv(tmp_path, "\ufeffkind,size\n" + "a,1\nb,2\n" * 10)
+    assert load(source, label="kind").classes == 2
+
+
+def test_a_csv_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"a,b\n\xff\xfe,1\n")
+    with refuses(f"{path}: cannot be read: 'utf-8' codec can't decode byte 0xff"):
+        load(str(path), label="b")
