@@ -22,16 +22,19 @@ import tyro
 
 ROOT = Path(__file__).parents[1]
 CORE = (
-    "any_model bracket certificate chain clip compile discrepancy distributed domain exact lazy lipschitz_bound lipsdp "
-    "lower package pairs quotient spectral"
+    "activations any_model bracket certificate clip compile discrepancy distributed domain exact lazy lipschitz_bound lipsdp "
+    "lower package pairs quotient reading spectral switching"
 )
 TESTS = {  # the names of the test files of each extra, without test_ and .py; "core" is the install without extras
     "core": CORE,
     "bounds": "exact bracket",
-    "cli": "cli data scaling runs training methods models robustness certify_cli checkpoints subjects regression",
+    "cli": (
+        "cli bad_arrays csv data_functions download idx loading scaling runs last_version training methods models help "
+        "robustness certify_cli checkpoints elsewhere regression"
+    ),
     "images": "image_folder",
     "plots": "reproduce",
-    "report": "report report_regression",
+    "report": "report_page report_numbers report_sentences report_command report_regression",
     "tensorboard": "tracking",
     "mlflow": "tracking",
     "lightning": "lightning",
