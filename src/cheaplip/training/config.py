@@ -13,6 +13,7 @@ from cheaplip.training.methods import METHODS, Method, method_named
 from cheaplip.training.methods.adversarial import AdversarialOptions
 from cheaplip.training.methods.certified import CertifiedOptions
 from cheaplip.training.methods.clip import ClipOptions
+from cheaplip.training.methods.scale_free import ScaleFreeOptions
 from cheaplip.training.methods.weight import WeightOptions
 from cheaplip.training.models import Activation, build, is_perceptron
 from cheaplip.training.options import SharedOptions, check_choice
@@ -31,7 +32,7 @@ def _method_help() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(AdversarialOptions, CertifiedOptions, ClipOptions, WeightOptions, SharedOptions):
+class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOptions, WeightOptions, SharedOptions):
     """Everything needed to repeat a training run: the shared options, and those of each method.
 
     The defaults are the recommended settings: docs/results.md says how they were chosen, docs/ablation.md what each of

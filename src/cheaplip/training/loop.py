@@ -115,7 +115,7 @@ class Training:
             chosen = chosen.tensor_split(ranks())[rank()]
             share = len(chosen) * ranks() / self.batch_size  # 1 if all processes have equal parts of the batch
             x, y = self.data.train.x[chosen], self.labels[chosen]
-            method.before_step(self.step)
+            method.before_step(self.step, chosen)
             loss, fit, output = method.losses(self.network, x, y)
             if share != 1:
                 loss = loss + (share - 1) * fit
@@ -127,7 +127,7 @@ class Training:
             if self.multipliers is not None:
                 self.multipliers.step()
             with torch.no_grad():
-                score = share * self.task.score(output, y)
+                score = share * self.task.score(output[method.scored], y[method.scored])
                 if self.controller is not None and self.config.target_on == "train":
                     self.controller.step(score, pace=self._pace())
                 self.sums[0] += share * fit.detach()

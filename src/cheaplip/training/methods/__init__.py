@@ -18,13 +18,14 @@ from cheaplip.training.methods.clip import Clip
 from cheaplip.training.methods.clip_certified import ClipCertified
 from cheaplip.training.methods.method import Losses, Method, Setting
 from cheaplip.training.methods.plain import Plain
+from cheaplip.training.methods.scale_free import ScaleFree
 from cheaplip.training.methods.weight import Weight
 from cheaplip.training.options import check_choice
 
 __all__ = ["METHODS", "Losses", "Method", "Setting", "method_named"]
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Plain, Weight, Clip, Adversarial, Certified, ClipCertified)
+    method.name: method for method in (Plain, Weight, Clip, ScaleFree, Adversarial, Certified, ClipCertified)
 }
 """The training methods, by name."""
 

@@ -17,7 +17,7 @@ from cheaplip.training.options import SharedOptions, check_choice, check_positiv
 from cheaplip.training.processes import hold_own_
 from cheaplip.training.tasks import TASKS
 
-__all__ = ["Clip", "ClipOptions", "every_for"]
+__all__ = ["Clip", "ClipOptions", "check_joint", "every_for", "make_pairs"]
 
 _LONG_RUN = 2000  # steps of a run from which on not every step is regularised
 _MOST_EVERY = 16  # the largest number k for which only each k-th step is regularised
@@ -96,10 +96,10 @@ class Clip(Method):
             raise ConfigError(f"pairs: expected a multiple of the number of processes ({ranks()}), got {options.pairs}")
         self.joint = options.form == "joint"
         if self.joint:
-            _check_joint(setting.network)
+            check_joint(setting.network)
         groups = torch.split(setting.held_out, options.pairs)
-        self.groups = nn.ModuleList([_pairs(part, len(part), setting) for part in groups if len(part)])
-        pairs = self._group(0) if len(self.groups) else _pairs(setting.data.train.x, options.pairs, setting)
+        self.groups = nn.ModuleList([make_pairs(part, len(part), setting) for part in groups if len(part)])
+        pairs = self._group(0) if len(self.groups) else make_pairs(setting.data.train.x, options.pairs, setting)
         hold_own_(pairs)
         self.first_lam = options.first_lam
         every = options.every or every_for(setting.steps)
@@ -121,7 +121,8 @@ class Clip(Method):
             penalty = self.penalty(network)
         return Losses(fit + penalty, fit, output)
 
-    def before_step(self, step: int) -> None:
+    def before_step(self, step: int, rows: Tensor) -> None:
+        del rows
         if len(self.groups):
             self.penalty.pairs = self._group(step)
 
@@ -156,7 +157,7 @@ def every_for(steps: int) -> int:
     return min(_MOST_EVERY, steps // _CLIMBS) if steps >= _LONG_RUN else 1
 
 
-def _pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
+def make_pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
     r"""Make ``size`` pairs that start at the inputs ``x``, (N, \*shape)."""
     options = setting.options_of(ClipOptions)
     return PairSet(
@@ -172,7 +173,7 @@ def _pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
     )
 
 
-def _check_joint(network: nn.Module) -> None:
+def check_joint(network: nn.Module) -> None:
     try:
         refuse_batch_dependent_layers(network)
     except BatchDependentLayerError as error:
