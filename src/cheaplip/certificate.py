@@ -16,8 +16,8 @@ computed in float64 and enclosed between bounds that include the rounding of eve
 downwards. A model that is evaluated in float32 or less may decide differently where two logits are nearly equal;
 predictions here are those of float64.
 
-**The perturbations** that it covers stay in the domain of the bracket: all, without a domain; those that do not leave
-the box; and as r is cut at the border of a ball, all within r of an input in the ball.
+**The perturbations** that are covered depend on the domain of the bracket. Without a domain, all of them are. In a box,
+those that stay in the box. In a ball, r is cut off at the border, so that all perturbations below r stay inside.
 
 This file is longer than most because each of its functions shows an example that runs.
 

@@ -236,7 +236,7 @@ def test_dense_follows_the_parameters():
 
 
 def test_dense_refuses_what_has_no_slopes_and_what_is_too_large():
-    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(Contraction\) is neither affine nor elementwise"):
+    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(LipschitzMap\) is neither affine nor elementwise"):
         read(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), IMAGE).dense()
     with pytest.raises(
         UnsupportedLayerError, match=r"^layer '0' \(Convolution\) would need a matrix of .* the limit of 10"
@@ -343,7 +343,7 @@ def test_a_registered_layer_may_be_called_twice(monkeypatch):
     shared = MaxMin()
     model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared).eval()
     chain = read(model, VECTOR)
-    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "Contraction"] * 2
+    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "LipschitzMap"] * 2
     x = inputs(VECTOR)
     torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
 
