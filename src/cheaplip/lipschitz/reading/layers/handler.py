@@ -21,7 +21,7 @@ Handlers = dict[str, Handler]
 def check_rank(node: fx.Node, argument: Any, least: int) -> None:
     """Refuse an argument with fewer dimensions, which has no batch."""
     if argument.meta["val"].dim() < least:
-        raise refusal(node, "it takes the batch for another dimension")
+        raise refusal(node, "it treats the batch as another dimension")
 
 
 def check_dims(node: fx.Node, given: dict[str, Any]) -> None:
