@@ -1,10 +1,7 @@
 """Real processes: the same weights, pairs and λ as one process that holds everything; DDP and FSDP."""
 
-import multiprocessing
 import os
-import traceback
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,38 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cheaplip import CLIP, Box, DiscrepancyPrinciple, PairSet
 from cheaplip.distributed import own, ranks, union
+from ranks import on_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and fork")
 
 FORMS = ("own pass", "shared pass")
-
-
-def on_ranks(count, work, folder, *arguments):
-    """Call ``work(folder, *arguments)`` in so many processes; returns what each saved."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cheaplip", "torch.distributed.fsdp", "cheaplip.training.loop"])
-    processes = [
-        context.Process(target=enter, args=(rank, count, work, str(folder), *arguments)) for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-    failures = [path.read_text() for path in sorted(folder.glob("failure*"))]
-    assert not failures, "\n".join(failures)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(count)]
-
-
-def enter(rank, count, work, folder, *arguments):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
-    try:
-        torch.save(work(*arguments), f"{folder}/rank{rank}.pt")
-    except BaseException:
-        Path(folder, f"failure{rank}").write_text(f"rank {rank}: {traceback.format_exc()}")
-        os._exit(1)  # so that the others notice
-    dist.destroy_process_group()
 
 
 def mlp() -> nn.Module:

@@ -22,7 +22,7 @@ from cheaplip.runs.folder import RunFolder
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.loop import train
 from cheaplip.training.processes import broadcast, leads
-from test_distributed import on_ranks
+from ranks import on_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals")
 
