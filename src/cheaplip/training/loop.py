@@ -19,7 +19,7 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Setting
 from cheaplip.training.optimizers import MultiplierOptimizer, one_cycle
 from cheaplip.training.processes import gathered, hold_all_, hold_own_, leads
-from cheaplip.training.steering import make_controller
+from cheaplip.training.targets import make_controller
 from cheaplip.training.tasks import task_of
 from cheaplip.training.tasks.task import predict
 
