@@ -22,8 +22,8 @@ import tyro
 
 ROOT = Path(__file__).parents[1]
 CORE = (
-    "activations any_model bracket certificate clip compile discrepancy distributed domain exact lazy lipschitz_bound lipsdp "
-    "lower package pairs quotient reading spectral switching"
+    "activations any_model bracket certificate clip compile discrepancy distributed domain exact lazy lipschitz_bound "
+    "lipsdp lower package pairs quotient reading spectral switching"
 )
 TESTS = {  # the names of the test files of each extra, without test_ and .py; "core" is the install without extras
     "core": CORE,

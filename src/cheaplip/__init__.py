@@ -1,4 +1,9 @@
-"""Train any PyTorch model to be stable, cheaply; say honestly how stable it is; prove what can be proved."""
+"""Train PyTorch models with a small Lipschitz constant, bracket that constant, and certify predictions.
+
+Start with :class:`CLIP`, the penalty for training, :func:`bracket`, which returns lower ≤ Lip(f) ≤ upper, and
+:func:`certified_radius`. Importing this package needs torch alone; everything else is an extra, imported where it is
+used.
+"""
 
 from cheaplip.certificate import Certified, certified_accuracy, certified_interval, certified_radius
 from cheaplip.clip import CLIP, ScaleFreeCLIP

@@ -16,10 +16,8 @@ computed in float64 and enclosed between bounds that include the rounding of eve
 downwards. A model that is evaluated in float32 or less may decide differently where two logits are nearly equal;
 predictions here are those of float64.
 
-**The perturbations** that it covers stay in the domain of the bracket: all, without a domain; those that do not leave
-the box; and as r is cut at the border of a ball, all within r of an input in the ball.
-
-This file is longer than most because each of its functions shows an example that runs.
+**The perturbations** that are covered depend on the domain of the bracket. Without a domain, all of them are. In a box,
+those that stay in the box. In a ball, r is cut off at the border, so that all perturbations below r stay inside.
 
 Reference:
     Tsuzuku, Sato, Sugiyama 2018, Lipschitz-margin training.
@@ -34,18 +32,15 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.domain import Ball, Box, Domain
-from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz import certifiable
 from cheaplip.lipschitz.bounds.ranges import output_interval
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.lipschitz.reading.chain import Chain
-from cheaplip.lipschitz.reading.tracer import read
 from cheaplip.lipschitz.rounding import EPS, above, below
-from cheaplip.quotient import quotient
 
 __all__ = ["Certified", "certified_accuracy", "certified_interval", "certified_predictions", "certified_radius"]
 
 _UP, _DOWN = above(8), below(8)  # for margins, their quotients and products with a bound: six roundings at most
-_SAME = 1e-2  # relative difference from which a witness's quotient is another model's; ``lower`` is rounded down
 _BATCH = 1000
 
 
@@ -79,9 +74,9 @@ def certified_predictions(
         >>> prediction.item(), round(radius.item(), 6)
         (1, 5.0)
     """
-    _check_form(x, b)
+    certifiable.check_form(x, b)
     classifier = _classifier(model, b, pairs)
-    _check_device(x, classifier.chain)
+    certifiable.check_device(x, classifier.chain)
     parts = [classifier(part) for part in torch.split(x, batch)]
     prediction, radius = (torch.cat(part) for part in zip(*parts, strict=True))
     return prediction, radius
@@ -112,7 +107,7 @@ def certified_radius(model: nn.Module, x: Tensor, b: Bracket, *, pairs: Tensor |
         >>> round(certified_radius(model, x, bracket(model, shape=(2,))).item(), 6)
         5.0
     """
-    _check_inputs(x, b)
+    certifiable.check_inputs(x, b)
     return certified_predictions(model, x, b, pairs=pairs)[1]
 
 
@@ -148,13 +143,13 @@ def certified_accuracy(
         >>> certified_accuracy(model, batches, bracket(model, shape=(2,)), epsilon=1.0)
         0.5
     """
-    _check_epsilon(epsilon)
+    certifiable.check_epsilon(epsilon)
     classifier = _classifier(model, b, pairs)  # read once, not for each batch
     certified = total = 0
     for x, y in loader:
-        _check_inputs(x, b)
-        _check_device(x, classifier.chain)
-        _check_labels(x, y, len(classifier.lipschitz))
+        certifiable.check_inputs(x, b)
+        certifiable.check_device(x, classifier.chain)
+        certifiable.check_labels(x, y, len(classifier.lipschitz))
         prediction, radius = classifier(x)
         certified += int(((prediction == y) & (radius > epsilon)).sum())
         total += len(x)
@@ -187,10 +182,10 @@ def certified_interval(model: nn.Module, x: Tensor, b: Bracket, epsilon: float) 
         >>> round(low.item(), 6), round(high.item(), 6)
         (-0.5, 0.5)
     """
-    _check_epsilon(epsilon)
-    _check_inputs(x, b)
-    chain = _chain(model, b)
-    _check_device(x, chain)
+    certifiable.check_epsilon(epsilon)
+    certifiable.check_inputs(x, b)
+    chain = certifiable.bracketed_chain(model, b)
+    certifiable.check_device(x, chain)
     if isinstance(b.domain, Ball) and bool((_room(x.double(), b.domain) < epsilon).any()):
         raise ValueError(
             f"epsilon: expected at most {float(_room(x.double(), b.domain).min()):g}, the smallest distance of an "
@@ -287,8 +282,8 @@ class _Classifier(NamedTuple):
 
 
 def _classifier(model: nn.Module, b: Bracket, pairs: Tensor | None) -> _Classifier:
-    chain = _chain(model, b)
-    return _Classifier(chain, _class_bounds(chain, b, pairs), b.domain)
+    chain = certifiable.bracketed_chain(model, b)
+    return _Classifier(chain, certifiable.class_bounds(chain, b, pairs), b.domain)
 
 
 def _room(x: Tensor, ball: Ball) -> Tensor:
@@ -298,86 +293,3 @@ def _room(x: Tensor, ball: Ball) -> Tensor:
     size = ball.radius + torch.linalg.vector_norm(center)
     room: Tensor = ball.radius - away - 4 * center.numel() * EPS * size
     return room
-
-
-def _chain(model: nn.Module, b: Bracket) -> Chain:
-    """Read the model, and check that it is the one that was bracketed."""
-    if b.norm != 2:
-        raise ValueError(f"bracket: expected one in norm 2, got norm {b.norm:g}: call bracket(model, ..., norm=2)")
-    if not b.upper < math.inf:
-        raise ValueError(f"nothing is certified, for the bracket has no finite upper bound: {b.reason}")
-    u, v = b.witness
-    try:
-        chain = read(model, tuple(u.shape))
-    except (UnsupportedLayerError, ValueError) as error:
-        raise ValueError(f"bracket: expected one of this model, but the model cannot be read: {error}") from error
-    low, high = output_interval(chain, torch.stack([u, v]).to(chain.device, torch.float64))
-    fu, fv = ((low + high) / 2).unsqueeze(1)
-    found = float(quotient(fu, fv, u.unsqueeze(0).to(fu), v.unsqueeze(0).to(fu)))
-    if not abs(found - b.lower) <= _SAME * max(found, b.lower):
-        raise ValueError(
-            f"bracket: expected one of this model, got one whose witness has the quotient {b.lower:.6g}, but in this "
-            f"model {found:.6g}: the weights have changed since, or it is another model; bracket it again"
-        )
-    return chain
-
-
-def _class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
-    """Return bounds of Lip(f_i − f_j), (classes, classes) float64."""
-    if len(chain.out_shape) != 1 or chain.out_shape[0] < 2:
-        shape = ", ".join(map(str, chain.out_shape))
-        raise ValueError(
-            f"expected logits (B, classes) of two or more classes, got outputs (B, {shape}): for other outputs use "
-            "cheaplip.certified_interval"
-        )
-    classes = chain.out_shape[0]
-    bounds = torch.full((classes, classes), math.sqrt(2) * b.upper * _UP, dtype=torch.float64, device=chain.device)
-    if pairs is None:
-        return bounds
-    if pairs.shape != bounds.shape or not bool((pairs >= 0).all()):
-        raise ValueError(
-            f"pairs: expected bounds of 0 or more, shape {tuple(bounds.shape)}, got shape {tuple(pairs.shape)} and "
-            f"values from {float(pairs.min()):g}: take them from cheaplip.lipschitz.pairwise"
-        )
-    return torch.minimum(bounds, pairs.to(bounds))
-
-
-def _check_form(x: Tensor, b: Bracket) -> None:
-    """Refuse what is not a batch of inputs of the bracketed shape."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x: expected a tensor of floating-point inputs, got {got}: convert them with x.float()")
-    shape = b.witness[0].shape
-    if x.shape[1:] != shape or not len(x):
-        raise ValueError(f"x: expected inputs (B, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}")
-
-
-def _check_inputs(x: Tensor, b: Bracket) -> None:
-    """Refuse what is not a batch of finite inputs in the bracket's domain."""
-    _check_form(x, b)
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x: expected finite numbers, got NaN or infinity")
-    if b.domain is not None and not b.domain.contains(x.double()):
-        raise ValueError(
-            f"x: expected inputs inside {b.domain!r}, the bracket's domain, got values from {float(x.min()):g} to "
-            f"{float(x.max()):g}: the certificate does not hold there; bracket a domain that contains them"
-        )
-
-
-def _check_device(x: Tensor, chain: Chain) -> None:
-    if x.device != chain.device:
-        raise ValueError(f"x is on {x.device}, the model on {chain.device}: move one with .to(device)")
-
-
-def _check_labels(x: Tensor, y: Tensor, classes: int) -> None:
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:
-        raise TypeError(f"labels: expected integers, got {y.dtype if isinstance(y, Tensor) else type(y).__name__}")
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"labels: expected one for each of {len(x)} inputs, got shape {tuple(y.shape)}")
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise ValueError(f"labels: expected 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}")
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < math.inf:
-        raise ValueError(f"epsilon: expected a finite number of at least 0, got {epsilon!r}")

@@ -1,4 +1,7 @@
-"""The discrepancy principle: λ rises while the target is met and falls while it is missed."""
+"""The discrepancy principle: λ is moved here. It rises while the target is met, and falls while it is missed.
+
+The file is long because half of it is the documentation and the checks of the options; the rule itself is one class.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The package's own warning and error types."""
+"""The warning and the errors that cheaplip raises. Messages say what was expected, what came instead, what to do."""
 
 __all__ = [
     "BatchDependentLayerError",
@@ -14,36 +14,36 @@ __all__ = [
 
 
 class CheaplipWarning(UserWarning):
-    """Something works, but probably not as you meant; the message says what to do."""
+    """Something works, but probably not as intended."""
 
 
 class BatchDependentLayerError(ValueError):
-    """A layer mixes the inputs of a batch, so pairs and batch cannot share one pass."""
+    """A layer mixes the inputs of a batch, so that the pairs cannot pass the network together with the batch."""
 
 
 class UnsupportedLayerError(ValueError):
-    """A layer's Lipschitz constant is not known, so nothing is proved about the model."""
+    """The Lipschitz constant of a layer is not known, so that nothing can be proved about the model."""
 
 
 class ConfigError(ValueError):
-    """An option is out of range; the message says what was expected, what came, and what to do."""
+    """An option is out of its range, or does not go with the others."""
 
 
 class DataError(ValueError):
-    """Data cannot be used; the message says what was expected, what came, and what to do."""
+    """Data is missing, damaged, or of a form that cannot be used."""
 
 
 class ModelError(ValueError):
-    """A model cannot be built or does not fit the data; the message says what was expected."""
+    """A model cannot be built or loaded, or does not fit the data."""
 
 
 class RunError(ValueError):
-    """A run's folder is missing, in the way, or holds something that is not a run."""
+    """The folder of a run is missing, damaged, in use, or cannot be written to."""
 
 
 class DivergedError(RunError):
-    """The loss became NaN or infinite while training."""
+    """The loss became NaN or infinite during training."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run can be continued
-    """The training was asked to stop; its state is saved."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resumed
+    """A training was asked to stop; its state is saved."""

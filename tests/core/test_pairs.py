@@ -6,31 +6,17 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cheaplip import CLIP, Box, PairSet
 from cheaplip.quotient import distance, quotient
+from penalties import SHAPES, STEPS, fast, inputs, seeds, tanh_net
 
 NORMS = [1, 2, math.inf]
 STARTS = ["noise", "data", "batch", "uniform"]
-STEPS = ["power", "gradient", "quotient"]
-SHAPES = [(64,), (64, 3), (64, 1, 8, 8), (64, 2, 3, 4, 5)]
 MATRIX = [[1.0, -2.0, 0.5, 3.0], [0.0, 1.5, -1.0, 2.0], [2.0, 0.3, 1.2, -0.7]]
-fast = settings(deadline=None, max_examples=25, derandomize=True)
-seeds = st.integers(0, 2**16)
-
-
-def inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def tanh_net(*sizes: int, seed: int = 0) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = [layer for n, m in itertools.pairwise(sizes) for layer in (nn.Linear(n, m), nn.Tanh())]
-        return nn.Sequential(*layers[:-1])
 
 
 def flat_model(shape: tuple[int, ...]):

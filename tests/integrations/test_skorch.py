@@ -204,7 +204,7 @@ def test_several_inputs_are_refused():
         def forward(self, x):
             return self.layers(x)
 
-    with pytest.raises(TypeError, match=r"^expected X to be one array, got dict: a module with one input, please$"):
+    with pytest.raises(TypeError, match=r"^X: expected one array, got dict: CLIP needs a module with one input$"):
         CLIPClassifier(Named, **OPTIONS).fit({"x": X}, Y)
 
 

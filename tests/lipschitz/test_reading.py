@@ -236,7 +236,7 @@ def test_dense_follows_the_parameters():
 
 
 def test_dense_refuses_what_has_no_slopes_and_what_is_too_large():
-    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(Contraction\) is neither affine nor elementwise"):
+    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(LipschitzMap\) is neither affine nor elementwise"):
         read(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), IMAGE).dense()
     with pytest.raises(
         UnsupportedLayerError, match=r"^layer '0' \(Convolution\) would need a matrix of .* the limit of 10"
@@ -291,13 +291,13 @@ REFUSED = {
     "batch moved": (SIGNAL, lambda: Apply(lambda x: x.transpose(0, 1)), "works along the batch"),
     "batch reshaped": (SIGNAL, lambda: Apply(lambda x: x.reshape(-1, 9)), "moves the batch"),
     "batch flipped": (VECTOR, lambda: Apply(lambda x: x + x.flip(0)), "works along the batch"),
-    "unbatched convolution": ((7, 7), lambda: nn.Conv2d(5, 3, 3), "takes the batch for another dimension"),
+    "unbatched convolution": ((7, 7), lambda: nn.Conv2d(5, 3, 3), "treats the batch as another dimension"),
     "different for each row": (VECTOR, lambda: Apply(lambda x: x * torch.arange(5.0)[:, None]), "differently"),
     "dropout always on": (VECTOR, lambda: Apply(lambda x: F.dropout(x, training=True)), "aten.native_dropout"),
     "noise": (VECTOR, lambda: Apply(lambda x: x + torch.randn(4)), "it is random"),
     "rounding": (VECTOR, lambda: Apply(torch.round), "aten.round"),
     "hard shrinkage jumps": (VECTOR, lambda: nn.Hardshrink(), "layer 'model' (Hardshrink, "),
-    "embedding": (VECTOR, lambda: Apply(lambda x: x.long().float()), "leaves the floating-point numbers"),
+    "embedding": (VECTOR, lambda: Apply(lambda x: x.long().float()), "its result is not floating-point"),
     "indices": (SIGNAL, lambda: Apply(lambda x: x + x.sort(dim=2).indices), "only the first has a Lipschitz constant"),
     "control flow": (VECTOR, Branch, "cannot be traced"),
     "hidden state": (VECTOR, Counting, "does not compute what its traced graph computes"),
@@ -343,7 +343,7 @@ def test_a_registered_layer_may_be_called_twice(monkeypatch):
     shared = MaxMin()
     model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared).eval()
     chain = read(model, VECTOR)
-    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "Contraction"] * 2
+    assert [type(link.operation).__name__ for link in chain.links] == ["Matrix", "LipschitzMap"] * 2
     x = inputs(VECTOR)
     torch.testing.assert_close(chain(x), copy.deepcopy(model).double()(x))
 

@@ -281,13 +281,13 @@ def test_held_out_pairs_take_turns_and_resume_bit_for_bit(steps, tmp_path):
     resumed = train(PAPER, data, folder, resume=True)
     assert {**resumed, "seconds_per_epoch": 0} == {**whole, "seconds_per_epoch": 0}
     state = Training(PAPER, data)
-    assert len(state.parts) == 5
-    assert sum(len(part) for part in state.parts) == 40
+    assert len(state.method.groups) == 5
+    assert sum(len(part) for part in state.method.groups) == 40
     assert len(state.data.train.x) == 560
-    before = [part.u.clone() for part in state.parts]
+    before = [part.u.clone() for part in state.method.groups]
     left = iter([False, False])
     state.run_epoch(lambda: next(left, True))
-    moved = [not torch.equal(part.u, u) for part, u in zip(state.parts, before, strict=True)]
+    moved = [not torch.equal(part.u, u) for part, u in zip(state.method.groups, before, strict=True)]
     assert moved == [True, True, True, False, False]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cheaplip.report import write_report
 from cheaplip.report.read import read_study
-from cheaplip.report.sentences.result import headline
+from cheaplip.report.sentences.headline import headline
 from cheaplip.report.table import columns, groups
 
 

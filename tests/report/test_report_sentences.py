@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cheaplip.report.read import read_study
-from cheaplip.report.sentences.result import headline
+from cheaplip.report.sentences.headline import headline
 from cheaplip.report.table import columns, groups
 from report_folders import row, write
 

@@ -34,7 +34,7 @@ from cheaplip.runs.words import Words, words_of
 from cheaplip.trained.compare import Attack, Summary, compare, summarise
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.models import build
-from cheaplip.training.steering import check_target
+from cheaplip.training.targets import check_target
 from cheaplip.training.tasks import task_of
 
 __all__ = ["CompareCommand"]

@@ -62,7 +62,7 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        sys.stderr.write("cheaplip: stopping after this step; press Ctrl-C again to stop at once\n")
+        sys.stderr.write("cheaplip: stopping soon; press Ctrl-C again to stop at once\n")
 
 
 def fail(message: str) -> None:

@@ -203,7 +203,7 @@ class CLIP(nn.Module):
     def move_pairs_(
         self, x: Tensor, gradient: Tensor, slopes: Tensor | None, weights: Tensor, quotients: Tensor
     ) -> None:
-        r"""Let the pairs climb, and replace the weakest, with what the backward pass of a shared pass knows.
+        r"""Let the pairs climb, and replace the weakest. The backward pass of :meth:`joint` calls this, you need not.
 
         Args:
             x: the batch, (B, \*input).

@@ -127,7 +127,7 @@ def bounding_box(x: Tensor) -> Box:
     low, high = x.amin(dim=0), x.amax(dim=0)
     if low.min() >= 0 and high.max() <= 1:
         return Box(0.0, 1.0)
-    # Beside numbers above 1e7, half a unit would be lost to rounding.
+    # Next to numbers above 1e7, half a unit would be lost to rounding.
     room = torch.where(low == high, (1e-6 * low.abs()).clamp_min(0.5), 0.0)
     return Box(low - room, high + room)
 

@@ -1,6 +1,6 @@
-"""Adapters to other training frameworks: Lightning, scikit-learn (by skorch) and transformers.
+"""CLIP in other training frameworks: Lightning, skorch (scikit-learn) and transformers.
 
-An adapter decides when the penalty is added and when λ moves; the core does both. ``lazy.py`` holds what the adapters
-share: pairs that are made from the first batch. A module for each framework needs the extra of its name. Imports the
-core alone.
+Each adapter knows when its framework takes a step; what the penalty does then is in :mod:`cheaplip.clip`. All of them
+hold a :class:`cheaplip.integrations.lazy.LazyCLIP`, which is where to start reading. Each needs the extra of its name,
+such as ``pip install 'cheaplip[lightning]'``.
 """

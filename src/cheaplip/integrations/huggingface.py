@@ -1,4 +1,4 @@
-"""transformers: a mixin for ``Trainer`` that adds the penalty's gradient, on text by way of the embeddings."""
+"""CLIP for the ``Trainer`` of transformers: a mixin that adds the penalty's gradient, on text at the embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ _FILE = "clip.safetensors"
 class Logits(nn.Module):
     r"""A transformers model as a function of one floating-point tensor.
 
-    Tokens do not move continuously, so on text it is the map from embeddings (B, T, hidden) to logits, every position
-    counting (no attention mask); with other inputs, such as pixels, from these to logits. Runs outside accelerate's
-    autocast: differences of bfloat16 outputs would be mostly rounding.
+    On text this is the map from embeddings (B, T, hidden) to logits, since pairs move continuously and tokens cannot;
+    there is no attention mask, so every position counts. For other inputs, such as pixels, it is the map from these to
+    logits. The model runs outside accelerate's autocast: differences of bfloat16 outputs would be mostly rounding.
 
     Args:
         model: a model with ``logits`` among its outputs.
@@ -37,16 +37,16 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of embeddings or pixels."""
+        """Compute the logits of embeddings or pixels."""
         name = "inputs_embeds" if self.model.main_input_name == "input_ids" else self.model.main_input_name
-        call = getattr(self.model, "_original_forward", self.model)  # where accelerate keeps it
+        call = getattr(self.model, "_original_forward", self.model)  # accelerate keeps the plain forward there
         logits: Tensor = call(**{name: x}, return_dict=True).logits
         return logits
 
 
 @torch.no_grad()
 def embedded(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """A batch's inputs as :class:`Logits` takes them.
+    """Return a batch's inputs as :class:`Logits` takes them: embeddings of tokens, or the inputs themselves.
 
     Raises:
         ValueError: the batch lacks the model's main input.
@@ -64,20 +64,20 @@ def embedded(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
 class CLIPTrainerMixin:
     """CLIP for any ``Trainer``: ``class MyTrainer(CLIPTrainerMixin, Seq2SeqTrainer)``.
 
-    Once gradients are accumulated, and before they are clipped, the penalty's gradient at the last batch is added (a
-    callback cannot: its hook comes after the clipping, and it sees no inputs). So λ means the same with any
-    ``gradient_accumulation_steps`` and in any precision. λ moves by the batches' accuracy, or with ``mode="min"`` by
-    their loss. The state lies in the Trainer's checkpoints, as ``clip.safetensors`` (of several processes' pairs, those
-    of the first).
+    The mixin adds the gradient of the penalty at the last batch, once gradients are accumulated and before they are
+    clipped. (A callback could not: its hook comes after the clipping, and it sees no inputs.) So λ means the same with
+    any ``gradient_accumulation_steps`` and in any precision. λ moves by the accuracy of the batches, or with
+    ``mode="min"`` by their loss. The state is saved in the Trainer's checkpoints, as ``clip.safetensors`` (in several
+    processes, only the pairs of the first).
 
-    All batches must have one shape: pad to ``max_length``.
+    All batches must have the same shape: pad to ``max_length``.
 
     Args:
         clip: a :class:`LazyCLIP`, such as ``LazyCLIP(lam=0.01, target=0.95)``.
         *args, **kwargs: the Trainer's.
 
     Raises:
-        TypeError: ``clip`` is something else; or, where a class is made, the mixin does not come first.
+        TypeError: ``clip`` is no :class:`LazyCLIP`; or a class is defined in which the mixin comes after the Trainer.
 
     Example:
         >>> # trainer = CLIPTrainer(model, args, clip=LazyCLIP(lam=0.01, target=0.95), train_dataset=data)
@@ -104,10 +104,10 @@ class CLIPTrainerMixin:
         self._inputs: dict[str, Any] | None = None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's training.
+        """Train as the Trainer does.
 
         Raises:
-            RuntimeError: at its end, if the penalty did nothing.
+            RuntimeError: at the end, if the penalty did nothing.
         """
         result = super().train(*args, **kwargs)  # type: ignore[misc]
         if not self.clip.get_extra_state():
@@ -120,7 +120,7 @@ class CLIPTrainerMixin:
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The Trainer's loss; what it lets one see is kept: inputs, accuracy or loss."""
+        """Compute the Trainer's loss, and keep what :meth:`training_step` needs: the inputs, and the metric for λ."""
         labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
         if model.training:
@@ -130,7 +130,7 @@ class CLIPTrainerMixin:
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """The Trainer's step; before the optimiser's, the penalty's gradient, and λ moves."""
+        """Take the Trainer's step; then add the penalty's gradient and move λ, before the optimiser's step."""
         loss: Tensor = super().training_step(model, *args, **kwargs)  # type: ignore[misc]
         accelerator, plain = self.accelerator, self.model  # type: ignore[attr-defined]
         if accelerator.sync_gradients:

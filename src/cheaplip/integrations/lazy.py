@@ -1,4 +1,4 @@
-"""CLIP and its controller as one part, made from the first batch: what every adapter holds."""
+"""The penalty and its controller as one module that is built from the first batch; every adapter holds one."""
 
 from collections.abc import Callable
 
@@ -14,19 +14,19 @@ __all__ = ["LazyCLIP"]
 
 
 class LazyCLIP(nn.Module):
-    r"""A :class:`CLIP` and its :class:`DiscrepancyPrinciple`, built when the first inputs are at hand.
+    r"""A :class:`CLIP` and its :class:`DiscrepancyPrinciple`, built when the first batch comes.
 
-    Frameworks make their parts before they see data, and load checkpoints before the first batch; so options are
-    checked at once, pairs wait for the first batch, and a state that comes earlier waits with them. Newcomers come
-    from the batch under way.
+    Frameworks create their parts before they see data, and load checkpoints before the first batch. So options are
+    checked at construction; the pairs are made from the first batch, and a state loaded earlier is kept until then.
+    Newcomers start at inputs of the current batch.
 
     Args:
-        lam: λ ≥ 0, or where it starts if there is a target.
-        target: accuracy in (0, 1), or with ``mode="min"`` a loss, that λ is steered to. None: λ stays.
-        mode: whether the target is met from above or from below.
-        rate, smoothing: of λ, as in :class:`DiscrepancyPrinciple`.
+        lam: λ ≥ 0; with a target, the value it starts from.
+        target: the accuracy in (0, 1), or with ``mode="min"`` the loss, that λ is steered to. None: λ stays as it is.
+        mode: ``"max"`` if the target is met from above, ``"min"`` if it is met from below.
+        rate, smoothing: how fast λ moves, as in :class:`DiscrepancyPrinciple`.
         domain: the :class:`Box` inputs live in. None: all of space.
-        size, step: of the pairs, as in :class:`PairSet`.
+        size, step: number of pairs and how they climb, as in :class:`PairSet`.
         aggregate, every: as in :class:`CLIP`.
 
     Raises:
@@ -65,14 +65,14 @@ class LazyCLIP(nn.Module):
         self.pair_step: Climb = step
         self.aggregate: Aggregate = aggregate
         self.every = every
-        # In a tuple, so that it is no submodule: all state goes through the extra state, built or not.
+        # A module in a tuple does not become a submodule: the state goes through get_extra_state(), built or not.
         self._built: tuple[CLIP, DiscrepancyPrinciple | None] | None = None
         self._waiting: dict[str, Tensor] | None = None
-        self._build(torch.zeros(1, 1), None)  # so that a bad option is refused now, not at the first batch
+        self._build(torch.zeros(1, 1), None)  # refuses a bad option now, not at the first batch
 
     @property
     def built(self) -> bool:
-        """Whether there are pairs: whether a first batch has come."""
+        """Whether there are pairs, which the first batch makes."""
         return self._built is not None
 
     @property
@@ -88,21 +88,29 @@ class LazyCLIP(nn.Module):
 
     @property
     def controller(self) -> DiscrepancyPrinciple | None:
-        """What steers λ, if there is a target; raises as :attr:`clip` does."""
+        """The controller of λ, None without a target.
+
+        Raises:
+            RuntimeError: no training step has been taken yet.
+        """
         self.clip  # noqa: B018 - raises where nothing is built
         assert self._built is not None
         return self._built[1]
 
     def forward(self, model: nn.Module, x: Tensor) -> Tensor:
-        r"""The penalty, from a pass of its own; the first call makes the pairs.
+        r"""Compute the penalty in a pass of its own; the first call makes the pairs.
 
         Args:
             model: one tensor in, one tensor out.
-            x: the batch under way, (B, \*input).
+            x: the current batch, (B, \*input).
+
+        Returns:
+            The penalty, a scalar.
 
         Raises:
             TypeError, ValueError: ``x`` cannot be inputs of pairs, or differs in shape from the first batch.
-            RuntimeError: in training, gradients are off, or no parameter wants any: the penalty would do nothing.
+            RuntimeError: in training, gradients are disabled, or no parameter requires one: the penalty would do
+                nothing.
         """
         if self.training:
             if not torch.is_grad_enabled():
@@ -136,16 +144,16 @@ class LazyCLIP(nn.Module):
         reduce: Callable[[Tensor], Tensor] = lambda gradient: gradient,
         scale: float = 1.0,
     ) -> None:
-        """Add the penalty's gradient to the parameters' ``.grad``, for frameworks that own the backward pass.
+        """Add the penalty's gradient to the parameters' ``.grad``, for frameworks that call ``backward()`` themselves.
 
         Args:
             model, x: as for a call.
-            reduce: the mean over processes; gradients are taken aside, where no framework's hooks see them.
-            scale: that of the gradients there are, if a gradient scaler is at work.
+            reduce: takes the mean over processes. The framework's own hooks do not, as they never see this gradient.
+            scale: factor that a gradient scaler has put on the gradients that are there already.
         """
         with torch.enable_grad():
             penalty = self(model, x)
-        if not penalty.requires_grad:  # a call that ``every`` leaves out
+        if not penalty.requires_grad:  # one of the calls between, with ``every`` above 1
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(scale * penalty, parameters, allow_unused=True)
@@ -160,7 +168,7 @@ class LazyCLIP(nn.Module):
             self.controller.step(metric, pace=pace)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """The state of penalty and controller in one flat dictionary; empty before the first batch."""
+        """Return the state of penalty and controller in one flat dictionary, empty before the first batch."""
         if self._built is None:
             return self._waiting or {}
         clip, controller = self._built
@@ -168,10 +176,10 @@ class LazyCLIP(nn.Module):
         return {f"{part}.{name}": value.clone() for part, state in parts.items() for name, value in state.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore it; before the first batch it waits for the pairs.
+        """Restore what :meth:`get_extra_state` returned; before the first batch, keep it until there are pairs.
 
         Raises:
-            ValueError: it is of other options.
+            ValueError: the state was saved with other options.
         """
         if self._built is None or not state:
             self._waiting = state or None

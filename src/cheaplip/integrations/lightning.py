@@ -22,10 +22,10 @@ __all__ = ["CLIPCallback", "first_of_batch"]
 
 
 def first_of_batch(batch: Any) -> Tensor:
-    """The inputs of a batch that is a tensor, or a sequence that starts with one.
+    """Return the inputs of a batch that is a tensor, or a list or tuple that starts with one.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the batch is something else.
     """
     x = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
     if not isinstance(x, Tensor):
@@ -39,19 +39,19 @@ def first_of_batch(batch: Any) -> Tensor:
 class CLIPCallback(Callback):
     """CLIP for Lightning's ``Trainer``, without a change to your module.
 
-    Before each optimiser step, once gradients are accumulated, synchronised and unscaled, and before they are clipped,
-    the penalty's gradient at the last batch is added. So λ means the same with any ``accumulate_grad_batches``, in any
-    precision, on any number of devices. After each batch λ moves by the metric ``monitor``. Pairs, λ and controller
-    travel in Lightning's own checkpoints (of several processes' pairs, those of the first). Logs ``clip/lam`` and
-    ``clip/largest``.
+    Before each step of the optimiser, the callback adds the gradient of the penalty at the last batch. It does so once
+    gradients are accumulated, synchronised and unscaled, and before they are clipped; so λ means the same with any
+    ``accumulate_grad_batches``, in any precision, on any number of devices. After each batch, λ moves by the metric
+    ``monitor``. Pairs, λ and controller are saved in Lightning's own checkpoints (in several processes, only the pairs
+    of the first). The callback logs ``clip/lam`` and ``clip/largest``.
 
     Args:
         lam, target, mode, rate, smoothing, domain, size, step, aggregate, every: as in :class:`LazyCLIP`.
-        monitor: the metric for the target: a key of the dictionary that ``training_step`` returns, or the name under
-            which it logs each step. It costs nothing there, as the output is at hand; so none is computed here.
-        inputs: from a batch to its inputs, (B, *input).
-        model: from your module to what is regularised: one tensor in, one tensor out. None: the module itself, whose
-            ``forward`` is then that function.
+        monitor: the metric that the target is for: a key of the dictionary that ``training_step`` returns, or the name
+            under which it logs the metric at each step. Compute it there from the output, which costs next to nothing.
+        inputs: function from a batch to its inputs, (B, *input).
+        model: function from your module to the model that is regularised, with one tensor in and one tensor out. None:
+            the module itself, by its ``forward``.
 
     Raises:
         ValueError: an option is out of range, or λ cannot move from where it starts.
@@ -96,10 +96,10 @@ class CLIPCallback(Callback):
         self._x: Tensor | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what this callback cannot do right.
+        """Refuse a set-up in which the penalty would go wrong.
 
         Raises:
-            TypeError: manual optimisation, a sharding strategy, or a module without ``forward``.
+            TypeError: the module optimises manually, shards its parameters or has no ``forward``.
         """
         if not pl_module.automatic_optimization:
             raise TypeError(
@@ -117,7 +117,7 @@ class CLIPCallback(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the batch's inputs, where newcomers start."""
+        """Keep the batch's inputs: newcomers start there."""
         self._x = self.inputs(batch)
 
     def on_before_optimizer_step(
@@ -135,7 +135,7 @@ class CLIPCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move λ by the batch's metric."""
-        if not self.penalty.built:  # gradients still accumulate
+        if not self.penalty.built:  # no step of the optimiser yet: gradients still accumulate
             return
         if self.penalty.target is not None:
             metric = trainer.strategy.reduce(self._metric(trainer, outputs), reduce_op="mean")
@@ -152,7 +152,7 @@ class CLIPCallback(Callback):
         if not self.penalty.built:
             raise RuntimeError(
                 f"an epoch without a call of on_before_optimizer_step, so the penalty did nothing: in "
-                f"{type(pl_module).__name__}.optimizer_step, call the optimizer that it is given, which knows the hooks"
+                f"{type(pl_module).__name__}.optimizer_step, call step() of the optimizer that Lightning passes to it"
             )
 
     def _metric(self, trainer: Trainer, outputs: Any) -> Tensor:
@@ -168,9 +168,9 @@ class CLIPCallback(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoint."""
+        """Return the state for Lightning's checkpoint."""
         return dict(self.penalty.get_extra_state())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From Lightning's checkpoint."""
+        """Restore the state from Lightning's checkpoint."""
         self.penalty.set_extra_state(state_dict)

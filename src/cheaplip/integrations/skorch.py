@@ -1,4 +1,4 @@
-"""skorch: scikit-learn estimators whose networks are trained with CLIP."""
+"""scikit-learn estimators whose networks are trained with CLIP, by way of skorch."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = ["CLIPClassifier", "CLIPRegressor"]
 
 
 class _CLIPNet(NeuralNet):
-    """The penalty joins the training loss; after each batch λ moves by what is at hand: output and labels."""
+    """Adds the penalty to the training loss; after each batch, λ moves by a metric of its output and labels."""
 
     _mode: MetricMode
     _criterion: type[nn.Module]
@@ -90,7 +90,7 @@ class _CLIPNet(NeuralNet):
     def _inputs(self, X: Any) -> Tensor:
         x = to_tensor(X, device=self.device)
         if not isinstance(x, Tensor):
-            raise TypeError(f"expected X to be one array, got {type(X).__name__}: a module with one input, please")
+            raise TypeError(f"X: expected one array, got {type(X).__name__}: CLIP needs a module with one input")
         return x
 
     def _metric(self, y_pred: Any, y: Tensor, x: Any) -> Tensor:
@@ -100,18 +100,20 @@ class _CLIPNet(NeuralNet):
 class CLIPClassifier(_CLIPNet, NeuralNetClassifier):
     """skorch's ``NeuralNetClassifier``, trained with CLIP; the module's outputs are logits (B, classes).
 
-    A scikit-learn estimator like its base: in ``Pipeline``, ``GridSearchCV`` (over ``lam`` or ``target``, too),
-    ``cross_val_score``; it pickles. ``clip_`` holds the fitted penalty, ``clip_.clip.largest`` the largest quotient.
+    A scikit-learn estimator like its base class: it works in ``Pipeline``, ``cross_val_score`` and ``GridSearchCV``
+    (over ``lam`` or ``target``, too), and it can be pickled. After ``fit``, ``clip_`` is the penalty, and
+    ``clip_.clip.largest`` the largest quotient.
 
     Args:
-        module, *args, **kwargs: as skorch's; the criterion is cross-entropy unless you say otherwise.
+        module, *args, **kwargs: skorch's; the default criterion is cross-entropy.
         lam, target, rate, smoothing, size, step, aggregate, every: as in
-            :class:`cheaplip.integrations.lazy.LazyCLIP`, the target being the accuracy of training batches; ``lam=0``
-            without a target is training without CLIP.
+            :class:`cheaplip.integrations.lazy.LazyCLIP`. The target is for the accuracy on training batches;
+            ``lam=0`` without a target trains without CLIP.
         domain: (low, high) of the :class:`Box` inputs live in, numbers or arrays (skorch keeps no modules among its
             parameters). None: all of space.
 
     Raises:
+        TypeError: ``domain`` is a :class:`Box`.
         ValueError: at ``fit``: an option is out of range, or λ cannot move from where it starts.
         RuntimeError: at ``fit``: the penalty would do nothing.
 
@@ -137,10 +139,10 @@ class CLIPRegressor(_CLIPNet, NeuralNetRegressor):
     """skorch's ``NeuralNetRegressor``, trained with CLIP.
 
     Args:
-        module, *args, **kwargs: as skorch's.
+        module, *args, **kwargs: skorch's.
         lam, target, rate, smoothing, size, step, aggregate, every: as in
-            :class:`cheaplip.integrations.lazy.LazyCLIP`, the target being the criterion's value on training batches,
-            met from below (Morozov's principle).
+            :class:`cheaplip.integrations.lazy.LazyCLIP`. The target is for the criterion's value on training batches,
+            and it is met from below (Morozov's principle).
         domain: as in :class:`CLIPClassifier`.
 
     Raises:

@@ -4,6 +4,7 @@
 - ``bounds/``: a chain → an upper bound; also one to train with.
 - ``search/``: a model → two inputs with a large quotient.
 - ``bracket.py``: joins both ends, with ``checks.py`` for its arguments. Start here.
+- ``certifiable.py``: what ``cheaplip.certificate`` needs of a bracket, with checks that model and inputs fit it.
 - ``spectral.py``: norms of matrices and convolutions; ``rounding.py``: the margins that make results safe.
 
 Imports the core alone. The function is ``cheaplip.bracket``; ``cheaplip.lipschitz.bracket`` is its module.

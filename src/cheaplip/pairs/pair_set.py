@@ -26,9 +26,9 @@ __all__ = ["PairSet"]
 class PairSet(nn.Module):
     r"""A small set of input pairs (u, v) that climb towards the largest difference quotient of a model.
 
-    The quotient of a pair is L = ‖f(u)−f(v)‖/‖u−v‖: how much faster the outputs of the model f differ than its inputs.
-    The largest quotient of all pairs is an estimate of the model's Lipschitz constant, from below. Hand the set to
-    :class:`CLIP`, which makes a penalty of it and moves the pairs while you train, or move them yourself:
+    The quotient of a pair is L = ‖f(u)−f(v)‖/‖u−v‖: how many times farther apart the outputs of the model f are than
+    its inputs. The largest quotient of all pairs is an estimate of the model's Lipschitz constant, from below. Pass the
+    set to :class:`CLIP`, which makes a penalty of it and moves the pairs while you train, or move them yourself:
 
         >>> import torch
         >>> x = torch.rand(100, 3)
@@ -38,14 +38,14 @@ class PairSet(nn.Module):
         torch.Size([4, 3])
         >>> before = pairs.quotients(model).mean()
         >>> for _ in range(10):
-        ...     quotients = pairs.climb_(model)  # of before this step
+        ...     quotients = pairs.climb_(model)  # those before this step
         >>> bool(pairs.quotients(model).mean() > before)
         True
 
-    Pairs that only climb end at the steepest places nearby, and a network that is penalised there becomes flat there
-    and stays steep elsewhere. So the set is a *tournament*: after each training step the ``renew`` weakest pairs are
-    replaced by newcomers, which start around fresh data; only pairs that have climbed for ``grace`` steps can be
-    replaced.
+    Pairs that only climb end at the steepest places nearby. A network that is penalised there becomes flat there, and
+    stays steep elsewhere. So the set is a *tournament*: after each training step, the ``renew`` pairs with the smallest
+    quotients are replaced by newcomers, which start around fresh data. Only pairs that have climbed for ``grace`` steps
+    can be replaced.
 
     ``step`` names how pairs climb:
 

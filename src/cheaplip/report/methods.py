@@ -8,8 +8,8 @@ BASELINE = "plain"
 OURS = "clip"
 """The method that the headline is about."""
 
-STEERED = ("clip", "weight")
-"""Methods whose runs have a target."""
+STEERED = ("clip", "clip+certified", "weight")
+"""Methods whose runs have a target; so has every run of another method that has a λ."""
 
 TRAINED_ON_ATTACKS = "adversarial"
 """The method whose figures in training are those on attacked inputs."""

@@ -22,8 +22,8 @@ from cheaplip.report.paper.verdict import verdict
 from cheaplip.report.plots.robustness import perturbation_curves, trade_off
 from cheaplip.report.plots.training import training_curves
 from cheaplip.report.sentences.choice import attack_to_report
-from cheaplip.report.sentences.headline import Headline
-from cheaplip.report.sentences.result import headline
+from cheaplip.report.sentences.headline import headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Study
 from cheaplip.report.table import Table, columns, groups
 from cheaplip.runs.numbers import spread

@@ -43,7 +43,8 @@ class Run:
     @property
     def target(self) -> float | None:
         """The accuracy or error that its λ was steered to; None where nothing was steered."""
-        if self.method and self.method not in STEERED:
+        has_lam = self.row.get("lam") is not None or any(line.get("lam") is not None for line in self.history)
+        if self.method and self.method not in STEERED and not has_lam:
             return None
         return number(self.row.get("target", self.config.get("target")))
 

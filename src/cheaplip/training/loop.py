@@ -19,7 +19,7 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Setting
 from cheaplip.training.optimizers import MultiplierOptimizer, one_cycle
 from cheaplip.training.processes import gathered, hold_all_, hold_own_, leads
-from cheaplip.training.steering import make_controller
+from cheaplip.training.targets import make_controller
 from cheaplip.training.tasks import task_of
 from cheaplip.training.tasks.task import predict
 
@@ -108,7 +108,7 @@ class Training:
         """
         started = time.perf_counter()
         method = self.method
-        late = self.steps_per_epoch - max(1, self.steps_per_epoch // 10)
+        late = self.steps_per_epoch - max(1, self.steps_per_epoch // 10)  # the last tenth of the epoch begins there
         first_bad = torch.full((), -1, device=self.device)
         while (position := self.step - self.epoch * self.steps_per_epoch) < self.steps_per_epoch:
             chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
@@ -117,7 +117,7 @@ class Training:
             x, y = self.data.train.x[chosen], self.labels[chosen]
             method.before_step(self.step, chosen)
             loss, fit, output = method.losses(self.network, x, y)
-            if share != 1:
+            if share != 1:  # gradients are averaged over processes with equal weights
                 loss = loss + (share - 1) * fit
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

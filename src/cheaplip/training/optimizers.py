@@ -14,7 +14,7 @@ _RATE = 2e-2  # peak learning rate of log T
 class MultiplierOptimizer:
     """Trains the multipliers log T of a bound that the loss contains.
 
-    Always Adam, whatever optimizer trains the weights: only the direction of the multipliers matters, not their scale.
+    It is Adam whichever optimizer trains the weights, because only the direction of the multipliers matters.
 
     Args:
         bound: a module whose parameters are the multipliers, such as :class:`cheaplip.LipschitzBound`.

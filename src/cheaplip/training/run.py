@@ -125,13 +125,10 @@ def _train(
                 folder.append_history(line)
                 for tracker in trackers:
                     tracker.epoch(line)
-        interrupted, late, last = (
-            any_process(stop()),
-            any_process(time_is_up()),
-            training.epoch == config.resolved_epochs,
-        )
+        interrupted, time_passed = any_process(stop()), any_process(time_is_up())
+        last = training.epoch == config.resolved_epochs
         every = config.checkpoint_epochs
-        if interrupted or late or last or (ended and every is not None and training.epoch % every == 0):
+        if interrupted or time_passed or last or (ended and every is not None and training.epoch % every == 0):
             training.check_weights()
             state = training.state()
             if leads():

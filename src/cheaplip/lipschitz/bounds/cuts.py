@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cheaplip.lipschitz.reading.chain import Chain, Link, SlopeRanges
-from cheaplip.lipschitz.reading.operations import Contraction
+from cheaplip.lipschitz.reading.operations import LipschitzMap
 
 __all__ = ["ENTRIES", "Part", "fits", "parts"]
 
@@ -55,7 +55,7 @@ def fits(piece: Chain) -> bool:
     """Return whether matrices can stand for a piece: it has affine maps and activations only, none too large."""
     shapes = piece.shapes
     return all(
-        not isinstance(link.operation, Contraction)
+        not isinstance(link.operation, LipschitzMap)
         and math.prod(link.shape) <= _WIDTH
         and sum(math.prod(shapes[i]) for i in link.arguments) * math.prod(link.shape) <= ENTRIES
         for link in piece.links

@@ -16,7 +16,9 @@ from cheaplip.lipschitz.rounding import UP
 
 __all__ = ["Exact", "exact_constant"]
 
-_THIN = 1e-8  # radius of a region's largest ball, in units of the inputs, below which rounding hides if it is empty
+_THIN = (
+    1e-8  # radius of a region's largest ball, in units of the inputs, below which float64 cannot tell if it is empty
+)
 
 
 class Exact(NamedTuple):

@@ -17,7 +17,7 @@ from cheaplip.lipschitz.bounds.descent import descend
 from cheaplip.lipschitz.bounds.elimination import Elimination
 from cheaplip.lipschitz.bounds.interior_point import follow_path, size
 from cheaplip.lipschitz.bounds.layer import eliminate, top_eigenvalue
-from cheaplip.lipschitz.rounding import NONZERO, above
+from cheaplip.lipschitz.rounding import EPS, NONZERO, above
 
 __all__ = ["ProvedBound", "Slopes", "certify", "closed_form", "optimise", "pair_bounds", "product"]
 
@@ -141,7 +141,7 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
             rounding = product([*weights[:-1], torch.eye(len(weights[-2]))], slopes) if slopes else 1.0
         limit = max(0.0, deadline - time.monotonic()) / (len(pairs) - done)
         value = min(evaluate(problem, some).value for some in (start, solve(problem, None, accuracy, limit)))
-        bounds[i, j] = bounds[j, i] = value + 2.0**-52 * float(row.norm()) * rounding  # the difference was rounded
+        bounds[i, j] = bounds[j, i] = value + EPS * float(row.norm()) * rounding  # the difference was rounded
     return bounds
 
 

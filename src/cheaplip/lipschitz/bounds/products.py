@@ -10,9 +10,9 @@ from torch import Tensor
 from cheaplip.lipschitz.reading.chain import Chain, Link, SlopeRanges
 from cheaplip.lipschitz.reading.operations import (
     Concatenation,
-    Contraction,
     Convolution,
     Elementwise,
+    LipschitzMap,
     Matrix,
     Scaling,
     Sum,
@@ -84,7 +84,7 @@ def without_constant(chain: Chain, norm: float) -> str:
     return ", ".join(
         f"{link.path!r} ({link.operation.kind})"
         for link in chain.links
-        if isinstance(link.operation, Contraction) and link.operation.lipschitz(norm, chain.shape) == math.inf
+        if isinstance(link.operation, LipschitzMap) and link.operation.lipschitz(norm, chain.shape) == math.inf
     )
 
 

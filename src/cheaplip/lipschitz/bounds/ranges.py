@@ -8,7 +8,7 @@ from torch import Tensor
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.lipschitz.bounds.products import Norms
 from cheaplip.lipschitz.reading.chain import Chain
-from cheaplip.lipschitz.reading.operations import Concatenation, Contraction, Elementwise, Interval, Sum
+from cheaplip.lipschitz.reading.operations import Concatenation, Elementwise, Interval, LipschitzMap, Sum
 from cheaplip.lipschitz.rounding import EPS, UNDERFLOW, UP
 
 __all__ = ["enclose", "output_interval", "slope_ranges"]
@@ -103,7 +103,7 @@ def slope_ranges(
         else:
             inner = shapes[link.arguments[0]]
             around = outer = norms(operation, 2, inner) * reach[0]
-            if not isinstance(operation, Contraction):
+            if not isinstance(operation, LipschitzMap):
                 around = (operation.row_norms(inner) * reach[0]).clamp_max(outer)
         exact = operation.interval(*((balls[i][0], balls[i][0]) for i in link.arguments))
         center, rounding = (exact[0] + exact[1]) / 2, exact[1] - exact[0]

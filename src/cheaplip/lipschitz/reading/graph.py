@@ -64,7 +64,7 @@ class Graph:
         """Return the index of an argument's value; refuse an argument that does not depend on the input."""
         value = self.values.get(argument) if isinstance(argument, fx.Node) else None
         if not isinstance(value, int):
-            raise refusal(node, "it takes a constant where an activation was expected")
+            raise refusal(node, "it takes a constant where a value that depends on the input was expected")
         return value
 
     def is_live(self, argument: object) -> bool:
@@ -83,12 +83,14 @@ class Graph:
         """
         if isinstance(argument, fx.Node):
             if argument not in self.constants:
-                raise refusal(node, "it combines two activations in a way that has no Lipschitz constant")
+                raise refusal(
+                    node, "there is no Lipschitz constant for this operation on two values that depend on the input"
+                )
             compute = self.constants[argument]
             return lambda: as_double(compute())
         if isinstance(argument, (bool, int, float)):
             return partial(torch.tensor, float(argument), dtype=torch.float64)
-        raise refusal(node, f"it takes a {type(argument).__name__}")
+        raise refusal(node, f"one of its arguments is a {type(argument).__name__}")
 
     def one_input(self, node: fx.Node, argument: object) -> Weight:
         """As :meth:`constant`, without the dimension of the batch, so that it broadcasts to one input."""

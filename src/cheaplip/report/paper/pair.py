@@ -4,7 +4,7 @@ from typing import Any
 
 from cheaplip.report.cards.png import Pixels, data_uri
 from cheaplip.report.paper.parts import Entry, Grid, Page, Part, Picture
-from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Run, Study, number
 from cheaplip.runs.numbers import percent, three_digits
 

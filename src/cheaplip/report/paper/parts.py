@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cheaplip.report.plots.figure import Figure, Plotly
-from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Run, number, section
 from cheaplip.report.table import Group
 from cheaplip.runs.numbers import three_digits

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cheaplip.report.methods import BASELINE
 from cheaplip.report.paper.parts import Entry, Grid, Page, Part, entry, largest_quotient, look, missing, trace
 from cheaplip.report.plots.figure import Figure, layout
-from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Run, Study, number
 from cheaplip.report.table import Group
 from cheaplip.runs.numbers import three_digits

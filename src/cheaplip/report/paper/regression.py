@@ -5,7 +5,7 @@ from typing import Any
 
 from cheaplip.report.paper.parts import Grid, Page, Part, entry, largest_quotient, look, missing, trace
 from cheaplip.report.plots.figure import Figure, layout, plain
-from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Run, Study, number, numbers, section
 from cheaplip.runs.numbers import three_digits
 

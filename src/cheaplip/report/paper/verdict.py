@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cheaplip.report.methods import OURS
 from cheaplip.report.paper.tables import column_of
-from cheaplip.report.sentences.headline import Headline
+from cheaplip.report.sentences.parts import Headline
 from cheaplip.report.study import Study, number, section
 from cheaplip.report.table import Column, Group, cell
 from cheaplip.runs.numbers import percent

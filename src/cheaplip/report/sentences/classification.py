@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from cheaplip.report.methods import method_title
 from cheaplip.report.sentences.choice import rivals
-from cheaplip.report.sentences.headline import Headline, largest_quotients
+from cheaplip.report.sentences.parts import Headline, largest_quotients
 from cheaplip.report.study import Study, number, section
 from cheaplip.report.table import LOWER, Cell, Column, Group, cell
 from cheaplip.runs.numbers import percent, radius, three_digits

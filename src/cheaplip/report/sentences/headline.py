@@ -1,28 +1,24 @@
-"""The headline of a page: a sentence, and a few more that qualify it."""
+"""The headline of a page; ``classification`` and ``regression`` word it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from cheaplip.report.methods import method_title
-from cheaplip.report.table import LOWER, Column, Group, cell
-from cheaplip.runs.numbers import three_digits
+from cheaplip.report.sentences.choice import attack_to_report
+from cheaplip.report.sentences.classification import accuracies_in_words
+from cheaplip.report.sentences.parts import Headline
+from cheaplip.report.sentences.regression import errors_in_words
+from cheaplip.report.study import Study
+from cheaplip.report.table import Column, Group
 
-__all__ = ["Headline", "largest_quotients"]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A sentence for the top of the page, and those below it."""
-
-    sentence: str
-    details: tuple[str, ...] = ()
+__all__ = ["headline"]
 
 
-def largest_quotients(columns: Sequence[Column], compared: Sequence[Group]) -> list[str]:
-    """Say how large the largest quotient found is for each of these groups; empty where none has one."""
-    column = next((column for column in columns if column.path == LOWER), None)
-    known = [(found, group) for group in compared if column and (found := cell(column, group.runs))]
-    if not known:
-        return []
-    values = " and ".join(f"{three_digits(found.mean)} for {method_title(group.name)}" for found, group in known)
-    return [f"The largest quotient found (change of the output divided by change of the input) is {values}."]
+def headline(study: Study, rows: Sequence[Group], columns: Sequence[Column]) -> Headline:
+    """Say what a comparison or a run shows.
+
+    Args:
+        study: what was read.
+        rows: its configurations.
+        columns: of its table.
+    """
+    in_words = errors_in_words if study.words.errors else accuracies_in_words
+    return in_words(study, rows, columns, attack_to_report(columns, rows))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cheaplip.report.methods import method_title
 from cheaplip.report.sentences.choice import rivals
-from cheaplip.report.sentences.headline import Headline, largest_quotients
+from cheaplip.report.sentences.parts import Headline, largest_quotients
 from cheaplip.report.study import Study
 from cheaplip.report.table import Cell, Column, Group, cell
 from cheaplip.runs.numbers import radius

@@ -21,7 +21,7 @@ def _linear(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
 
 def _addmm(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     if given["beta"] != 1 or given["alpha"] != 1:
-        raise refusal(node, "beta and alpha other than 1 are not known")
+        raise refusal(node, "only beta = 1 and alpha = 1 are supported")
     bias, weight = graph.one_input(node, given["self"]), graph.constant(node, given["mat2"])
     return graph.emit(node, Matrix(lambda: weight().T, bias), graph.live(node, given["mat1"]))
 
@@ -31,7 +31,7 @@ def _matmul(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     check_rank(node, given["self"], 2)
     weight = graph.constant(node, other)
     if other.meta["val"].dim() != 2:
-        raise refusal(node, "only a product with a constant matrix, from the right, is known")
+        raise refusal(node, "only a product with a constant matrix on the right is supported")
     return graph.emit(node, Matrix(lambda: weight().T, None), graph.live(node, given["self"]))
 
 

@@ -32,7 +32,7 @@ def _add(sign: float) -> Handler:
 def _rsub(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     factor, constant = -given["alpha"], graph.one_input(node, given["other"])
     if factor != -1:
-        raise refusal(node, "alpha other than 1 is not known")
+        raise refusal(node, "only alpha = 1 is supported")
     source = graph.broadcast(node, graph.live(node, given["self"]))
     return graph.emit(node, Scaling(partial(torch.tensor, factor, dtype=torch.float64), constant), source)
 

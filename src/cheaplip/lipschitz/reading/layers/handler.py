@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, fx
 
 from cheaplip.lipschitz.reading.graph import Graph, Value, refusal
-from cheaplip.lipschitz.reading.operations import Contraction
+from cheaplip.lipschitz.reading.operations import LipschitzMap
 
-__all__ = ["Handler", "Handlers", "check_dims", "check_rank", "contraction", "per_dimension"]
+__all__ = ["Handler", "Handlers", "check_dims", "check_rank", "lipschitz_map", "per_dimension"]
 
 Handler = Callable[[Graph, fx.Node, dict[str, Any]], Value]
 """Adds a node to the graph, given the node's arguments by name; returns the index of its value."""
@@ -21,7 +21,7 @@ Handlers = dict[str, Handler]
 def check_rank(node: fx.Node, argument: Any, least: int) -> None:
     """Refuse an argument with fewer dimensions, which has no batch."""
     if argument.meta["val"].dim() < least:
-        raise refusal(node, "it takes the batch for another dimension")
+        raise refusal(node, "it treats the batch as another dimension")
 
 
 def check_dims(node: fx.Node, given: dict[str, Any]) -> None:
@@ -45,8 +45,8 @@ def per_dimension(value: Any, dims: int) -> tuple[int, ...]:
     return tuple(values * dims if len(values) == 1 else values)
 
 
-def contraction(
+def lipschitz_map(
     function: Callable[[Tensor], Tensor], kind: str, *, constant: float = 1.0, monotone: bool = False
-) -> Contraction:
-    """Make a map with the same Lipschitz constant in the norms 1, 2 and inf."""
-    return Contraction(function, dict.fromkeys((1.0, 2.0, math.inf), lambda _: constant), kind, monotone)
+) -> LipschitzMap:
+    """Make a map that has the same Lipschitz constant in the norms 1, 2 and inf."""
+    return LipschitzMap(function, dict.fromkeys((1.0, 2.0, math.inf), lambda _: constant), kind, monotone)

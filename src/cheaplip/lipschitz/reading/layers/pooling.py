@@ -14,11 +14,11 @@ from cheaplip.lipschitz.reading.layers.handler import (
     Handlers,
     check_dims,
     check_rank,
-    contraction,
+    lipschitz_map,
     per_dimension,
 )
 from cheaplip.lipschitz.reading.layers.rearranging import stacked
-from cheaplip.lipschitz.reading.operations import Contraction
+from cheaplip.lipschitz.reading.operations import LipschitzMap
 from cheaplip.lipschitz.rounding import above
 
 __all__ = ["POOLING"]
@@ -31,7 +31,7 @@ def _extreme(largest: bool) -> Handler:
         values = [graph.broadcast(node, graph.live(node, given[name])) for name in ("self", "other")]
         reduce = partial(torch.amax if largest else torch.amin, dim=1)
         both = stacked(graph, node, values, 1)
-        return graph.emit(node, contraction(reduce, "maximum", monotone=True), both)
+        return graph.emit(node, lipschitz_map(reduce, "maximum", monotone=True), both)
 
     return handle
 
@@ -48,14 +48,14 @@ def _reduce_extreme(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value
         return found
 
     source = graph.live(node, node.args[0])
-    return graph.emit(node, contraction(values, "maximum", monotone=True), source, shape=shape)
+    return graph.emit(node, lipschitz_map(values, "maximum", monotone=True), source, shape=shape)
 
 
 def _sort(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     """Read sorting, which is 1-Lipschitz in every norm: no other order brings two vectors closer."""
     check_dims(node, given)
     function = replay(node)
-    operation = contraction(lambda x: function(x)[0], "sort", monotone=True)
+    operation = lipschitz_map(lambda x: function(x)[0], "sort", monotone=True)
     return graph.emit(node, operation, graph.live(node, node.args[0]), shape=node.meta["val"][0].shape)
 
 
@@ -65,7 +65,7 @@ def _softmax(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     Its Jacobian diag(p) − p pᵀ is symmetric, with row sums of absolute values 2 p_i (1 − p_i) ≤ 1/2.
     """
     check_dims(node, given)
-    operation = contraction(replay(node), "softmax", constant=0.5)
+    operation = lipschitz_map(replay(node), "softmax", constant=0.5)
     return graph.emit(node, operation, graph.live(node, node.args[0]))
 
 
@@ -98,7 +98,7 @@ def _max_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
         2.0: lambda _: math.sqrt(copies) * above(5),
         math.inf: lambda _: 1.0,
     }
-    operation = Contraction(lambda x: function(x)[0] if several else function(x), constants, "max pooling", True)
+    operation = LipschitzMap(lambda x: function(x)[0] if several else function(x), constants, "max pooling", True)
     return graph.emit(node, operation, source, shape=out)
 
 

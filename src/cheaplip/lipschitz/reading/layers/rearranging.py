@@ -17,13 +17,13 @@ __all__ = ["REARRANGING", "stacked"]
 def _same(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     """Read a copy as the value itself."""
     if not node.meta["val"].is_floating_point():
-        raise refusal(node, "it leaves the floating-point numbers")
+        raise refusal(node, "its result is not floating-point")
     return graph.live(node, node.args[0])
 
 
 def _dropout(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     if given["train"] and given["p"] > 0:
-        raise refusal(node, "it drops at random even in evaluation mode")
+        raise refusal(node, "it drops values at random even in evaluation mode")
     return graph.live(node, given["input"])
 
 
@@ -40,7 +40,7 @@ def _nonnegative(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     """Read an operator as itself, if it leaves the batch alone."""
     check_dims(node, given)
     if given.get("divisor_override") is not None:
-        raise refusal(node, "divisor_override is not known")
+        raise refusal(node, "divisor_override is not supported")
     return graph.emit(node, Nonnegative(replay(node)), graph.live(node, node.args[0]))
 
 

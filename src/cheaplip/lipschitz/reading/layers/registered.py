@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from cheaplip.lipschitz.reading.chain import check_chain_norm
 from cheaplip.lipschitz.reading.graph import Graph, refusal
-from cheaplip.lipschitz.reading.operations import Contraction
+from cheaplip.lipschitz.reading.operations import LipschitzMap
 from cheaplip.modes import evaluation_mode
 
 __all__ = ["Call", "calls_of_registered_layers", "read_call", "register_layer"]
@@ -85,7 +85,7 @@ def read_call(graph: Graph, node: fx.Node, call: Call, model: nn.Module) -> None
         return result
 
     constants = {norm: partial(_registered_bound, model, path, norm, bound) for norm, bound in bounds.items()}
-    operation = Contraction(run, constants, type(model.get_submodule(path)).__name__)
+    operation = LipschitzMap(run, constants, type(model.get_submodule(path)).__name__)
     graph.values[results[0]] = graph.emit(results[0], operation, graph.live(node, source))
 
 

@@ -9,14 +9,14 @@ from cheaplip.lipschitz.reading.operations.affine import Matrix, Nonnegative, Re
 from cheaplip.lipschitz.reading.operations.convolution import Convolution
 from cheaplip.lipschitz.reading.operations.interval import Interval, Weight
 from cheaplip.lipschitz.reading.operations.joins import Concatenation, Sum
-from cheaplip.lipschitz.reading.operations.nonlinear import Contraction, Elementwise
+from cheaplip.lipschitz.reading.operations.nonlinear import Elementwise, LipschitzMap
 
 __all__ = [
     "Concatenation",
-    "Contraction",
     "Convolution",
     "Elementwise",
     "Interval",
+    "LipschitzMap",
     "Matrix",
     "Nonnegative",
     "Operation",
@@ -26,4 +26,4 @@ __all__ = [
     "Weight",
 ]
 
-Operation = Matrix | Convolution | Scaling | Nonnegative | Elementwise | Contraction | Sum | Concatenation
+Operation = Matrix | Convolution | Scaling | Nonnegative | Elementwise | LipschitzMap | Sum | Concatenation

@@ -11,7 +11,7 @@ from cheaplip.lipschitz.reading.operations.activations import Activation
 from cheaplip.lipschitz.reading.operations.interval import Interval
 from cheaplip.lipschitz.rounding import UP
 
-__all__ = ["Contraction", "Elementwise"]
+__all__ = ["Elementwise", "LipschitzMap"]
 
 _FUNCTION_ERROR = 1e-13  # of a function such as softmax evaluated in float64, relative to 1 + |value|
 
@@ -35,7 +35,7 @@ class Elementwise:
 
 
 @dataclass(frozen=True)
-class Contraction:
+class LipschitzMap:
     """A map that is neither affine nor elementwise, with its Lipschitz constants.
 
     Attributes:

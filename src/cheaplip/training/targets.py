@@ -1,6 +1,6 @@
-"""Where λ is steered: the controller that moves a method's λ towards the target, its speed fitted to the run.
+"""The target of a run: whether it can be met, and a controller whose speed is fitted to the run.
 
-The rule itself is in ``cheaplip.discrepancy``.
+The controller moves λ in ``cheaplip.discrepancy``, each time that the training loop calls its ``step``.
 """
 
 from torch import Tensor

@@ -127,7 +127,7 @@ def attack(
                 inputs[rows] = _inside(name, stage(x[rows], y[rows]), x[rows], epsilon, domain)
                 correct[rows] = predict(model, inputs[rows], batch_size) == y[rows]
             withstood.append(int(correct.sum()))
-        if len(stages) > 1 and withstood[-2] - withstood[-1] > max(1, 0.002 * len(x)):
+        if name == "autoattack" and stages and withstood[-2] - withstood[-1] > max(1, 0.002 * len(x)):
             warnings.warn(
                 f"Square, which uses no gradients, broke {withstood[-2] - withstood[-1]} inputs that AutoAttack's "
                 "gradient attacks could not: the model masks its gradients, so gradient attacks overrate it; "
