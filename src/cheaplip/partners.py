@@ -114,7 +114,7 @@ class Partners(nn.Module):
         """The radius now: smaller than ``radius`` in the first epochs."""
         return self.radius * min(1.0, self._seen / (self.ramp * len(self))) if self.ramp > 0 else self.radius
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         r"""Return the perturbed inputs, (B, \*input).
 
         Args:
@@ -125,7 +125,7 @@ class Partners(nn.Module):
             TypeError: there is no index, or it does not hold integers.
             ValueError: an index is out of range, or names another input than the one that came with it.
         """
-        self._check(x, index)
+        index = self._checked_index(x, index)
         if not self.training:
             return self.domain.project(x + self.shift[index].to(x.dtype))
         self._seen += len(x)
@@ -162,10 +162,10 @@ class Partners(nn.Module):
         """Restore what :meth:`get_extra_state` returned."""
         self._seen, self._calls = state.tolist()
 
-    def _check(self, x: Tensor, index: Tensor) -> None:
-        """Look at the first batch; later ones are not looked at, for that would wait for the device."""
-        if self._checked:
-            return
+    def _checked_index(self, x: Tensor, index: Tensor | None) -> Tensor:
+        """Check the first batch and return its index; later batches are not checked: that would wait for the device."""
+        if self._checked and index is not None:
+            return index
         if not isinstance(index, Tensor) or index.is_floating_point() or index.dtype == torch.bool:
             got = index.dtype if isinstance(index, Tensor) else type(index).__name__
             raise TypeError(f"index: expected the rows of x in the training data, integers (B,), got {got}: {_INDEXED}")
@@ -184,6 +184,7 @@ class Partners(nn.Module):
                 f"{_INDEXED}. If you augment, do so after perturbing: model(augment(partners(x, index)))"
             )
         self._checked = True
+        return index
 
 
 class _Perturb(torch.autograd.Function):

@@ -73,7 +73,7 @@ def test_held_out_inputs_are_pairs_in_turns(problem):
     method = Clip(given)
     seen = []
     for step in range(4):
-        method.before_step(step)
+        method.before_step(step, torch.arange(4))
         seen.append(method.pairs)
     assert [len(pairs) for pairs in seen] == [3, 3, 1, 3]
     assert seen[3] is seen[0]
@@ -223,7 +223,7 @@ def test_a_method_of_ones_own_trains_and_resumes(mine, capsys):
         ("doubling:NoMethod", "expected package.module:Class, a subclass of cheaplip.training.methods.Method, got NoM"),
         ("doubling:Missing", "cannot import 'doubling:Missing'"),
         ("nowhere:Missing", "cannot import 'nowhere:Missing'"),
-        ("clipp", "expected one of plain, weight, clip, adversarial, certified, clip+certified, got 'clipp'; did you"),
+        ("clipp", "expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; did you"),
     ],
 )
 @pytest.mark.usefixtures("mine")

@@ -21,6 +21,7 @@ _TITLES = {
     "adversarial": "adversarial training",
     "certified": "certified training",
     "clip+certified": "CLIP with certified training",
+    "scale-free": "scale-free CLIP",
 }
 
 

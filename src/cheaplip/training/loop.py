@@ -127,7 +127,7 @@ class Training:
             if self.multipliers is not None:
                 self.multipliers.step()
             with torch.no_grad():
-                score = share * self.task.score(output[method.scored], y[method.scored])
+                score = share * self.task.score(output, y)
                 if self.controller is not None and self.config.target_on == "train":
                     self.controller.step(score, pace=self._pace())
                 self.sums[0] += share * fit.detach()

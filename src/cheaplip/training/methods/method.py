@@ -87,7 +87,6 @@ class Method(ABC):
         distributed: whether it works in several processes.
         same_noise: whether ``setting.noise`` must draw the same numbers in every process.
         epochs, batch_size, lr, activation: its defaults of these options. None: the default of the task or the model.
-        scored: the part of the batch whose outputs tell the accuracy, for a method that perturbs the rest.
         rise: the fraction of the run in which the learning rate rises.
         longest_gradient: the Euclidean length to which the gradient of all weights is shortened. None: it is not.
         penalty: the module whose buffer ``lam`` is steered; its state is saved in checkpoints. None: there is none.
@@ -113,7 +112,6 @@ class Method(ABC):
     rise: ClassVar[float] = 0.3
     longest_gradient: ClassVar[float | None] = None
 
-    scored: slice = slice(None)
     penalty: nn.Module | None = None
     first_lam: float | None = None
     bound: nn.Module | None = None

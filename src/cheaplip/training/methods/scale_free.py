@@ -1,4 +1,4 @@
-"""CLIP without a scale, with a climbing perturbation for every training input."""
+"""CLIP without a scale, with a stored perturbation for every training input."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,10 @@ from cheaplip.training.processes import hold_own_
 __all__ = ["ScaleFree", "ScaleFreeOptions"]
 
 _MARGIN = 0.75  # of the data's ε
-_RADIUS = 0.75  # of the data's ε
-_STEP = 0.7  # length of a perturbation's step, of the data's ε
-_EVERY = 4  # steps between visits of the pairs, and
-_PARTNERS_EVERY = 2  # between steps of the perturbations, in runs of
-_LONG_RUN = 2000  # training steps or more
-_CLEAN = 1 / 16  # of each batch is not perturbed: the accuracy on it is what the margin is steered by
+_RADIUS = 0.625  # of perturbations, of the data's ε
+_STEP = 0.7  # of perturbations, of the data's ε
+_LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only
+_NOISY = 1 / 128  # of each batch gets noise instead of a perturbation: without it, robustness to noise is lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,8 @@ class ScaleFreeOptions(CertifiedOptions, ClipOptions):
     """The options of scale-free CLIP: those of its pairs, the margin, and the radius of the perturbations."""
 
     partners: float | None = None
-    """scale-free: radius of the stored perturbations of training inputs; unset: 0.75 times the data's epsilon; 0: none"""
+    """scale-free: radius of the stored perturbation of each training input; unset: 0.625 times the data's epsilon; 0:
+    no perturbations"""
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if an option of scale-free CLIP is out of its range."""
@@ -40,20 +39,18 @@ class ScaleFreeOptions(CertifiedOptions, ClipOptions):
 
 
 class ScaleFree(Method):
-    """A smooth hinge on the leads of f(x) / L, with L the constant that the pairs track, at perturbed inputs.
+    """A smooth hinge on the leads of f(x) / L at perturbed inputs, with L the constant that the pairs track.
 
-    Each training input has a perturbation of its own, which takes one step along the gradient that the training step
-    computes anyway, see :class:`cheaplip.Partners`. The margin is steered to the target.
+    Each training input has a perturbation of its own, which takes steps along the gradient that the training step
+    computes anyway, see :class:`cheaplip.Partners`. There is no λ; the margin is fixed.
     """
 
     name = "scale-free"
-    adds = "a smooth hinge on leads divided by the largest quotient over the pairs, at perturbed inputs, in place of the loss"
+    adds = "a smooth hinge on leads divided by the largest quotient over pairs that climb, at perturbed inputs"
     cost = "1 + 2·pairs / (batch size · every) + the gradient at the inputs"
-    source = "after Bungert et al. 2021, Zheng et al. 2020, Shafahi et al. 2019"
+    source = "after Bungert et al. 2021, Zheng et al. 2020 and Shafahi et al. 2019"
     tasks = ("classification",)
     options = ScaleFreeOptions
-    steered = True
-    responds_slowly = True
     distributed = False
     longest_gradient = 1.0
 
@@ -63,24 +60,19 @@ class ScaleFree(Method):
         self.joint = options.form == "joint"
         if self.joint:
             check_joint(setting.network)
-        long_run = setting.steps >= _LONG_RUN
+        rarely = 2 if setting.steps >= _LONG_RUN else 1
         pairs = make_pairs(setting.data.train.x, options.pairs, setting)
         hold_own_(pairs)
-        self.clip = ScaleFreeCLIP(
-            pairs, every=options.every or (_EVERY if long_run else 1), aggregate=options.aggregate
-        ).to(setting.device)
-        self.first_lam = options.margin or _MARGIN * setting.data.epsilon
-        self.penalty: MarginLoss = MarginLoss(self.first_lam).to(setting.device)
-        radius = _RADIUS * setting.data.epsilon if options.partners is None else options.partners
+        clip = ScaleFreeCLIP(pairs, every=options.every or rarely, aggregate=options.aggregate)
+        self.clip = clip.to(setting.device)
+        epsilon = setting.data.epsilon
+        self.hinge = MarginLoss(options.margin or _MARGIN * epsilon).to(setting.device)
+        radius = _RADIUS * epsilon if options.partners is None else options.partners
         self.partners: Partners | None = None
         if radius > 0:
-            self.partners = Partners(
-                setting.data.train.x,
-                radius=radius,
-                domain=setting.data.domain,
-                step=_STEP * setting.data.epsilon / radius,
-                every=_PARTNERS_EVERY if long_run else 1,
-            )
+            x, domain = setting.data.train.x, setting.data.domain
+            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP * epsilon / radius, every=rarely)
+        self.noise, self.deviation = setting.noise, setting.data.noise
         self.rows: Tensor | None = None
 
     def before_step(self, step: int, rows: Tensor) -> None:
@@ -90,11 +82,11 @@ class ScaleFree(Method):
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
         if self.partners is not None:
             assert self.rows is not None
-            clean = max(1, int(_CLEAN * len(x)))
-            self.scored = slice(clean)
-            x = torch.cat([x[:clean], self.partners(x[clean:], self.rows[clean:])])
+            noisy = max(1, int(_NOISY * len(x)))
+            noise = torch.randn(x[:noisy].shape, generator=self.noise, device=x.device, dtype=x.dtype)
+            x = torch.cat([x[:noisy] + self.deviation * noise, self.partners(x[noisy:], self.rows[noisy:])])
         z, penalty = self.clip.joint(network, x) if self.joint else self.clip(network, x)
-        fit = self.penalty(z, y)
+        fit = self.hinge(z, y)
         return Losses(fit + penalty, fit, z)
 
     @property
@@ -107,10 +99,10 @@ class ScaleFree(Method):
 
     def state(self) -> dict[str, Any]:
         partners = None if self.partners is None else self.partners.state_dict()
-        return {**super().state(), "clip": self.clip.state_dict(), "partners": partners}
+        return {**super().state(), "scale_free": self.clip.state_dict(), "partners": partners}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self.clip.load_state_dict(state["clip"])
+        self.clip.load_state_dict(state["scale_free"])
         if self.partners is not None:
             self.partners.load_state_dict(state["partners"])
