@@ -223,7 +223,10 @@ def test_a_method_of_ones_own_trains_and_resumes(mine, capsys):
         ("doubling:NoMethod", "expected package.module:Class, a subclass of cheaplip.training.methods.Method, got NoM"),
         ("doubling:Missing", "cannot import 'doubling:Missing'"),
         ("nowhere:Missing", "cannot import 'nowhere:Missing'"),
-        ("clipp", "expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; did you"),
+        (
+            "clipp",
+            "expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; did you",
+        ),
     ],
 )
 @pytest.mark.usefixtures("mine")

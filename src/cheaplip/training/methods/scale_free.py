@@ -46,7 +46,7 @@ class ScaleFree(Method):
     """
 
     name = "scale-free"
-    adds = "a smooth hinge on leads divided by the largest quotient over pairs that climb, at perturbed inputs"
+    adds = "a smooth hinge loss, at perturbed inputs, on the logits divided by the mean difference quotient of pairs"
     cost = "1 + 2·pairs / (batch size · every) + the gradient at the inputs"
     source = "after Bungert et al. 2021, Zheng et al. 2020 and Shafahi et al. 2019"
     tasks = ("classification",)
