@@ -225,7 +225,7 @@ def test_a_method_of_ones_own_trains_and_resumes(mine, capsys):
         ("nowhere:Missing", "cannot import 'nowhere:Missing'"),
         (
             "clipp",
-            "expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; did you",
+            "weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; did you",
         ),
     ],
 )

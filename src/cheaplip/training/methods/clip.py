@@ -1,23 +1,23 @@
 """CLIP, the paper's method: λ times the largest difference quotient over pairs that move towards larger ones."""
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cheaplip.clip import CLIP, Aggregate
+from cheaplip.clip import CLIP
 from cheaplip.distributed import ranks
-from cheaplip.errors import BatchDependentLayerError, ConfigError
-from cheaplip.modes import refuse_batch_dependent_layers
-from cheaplip.pairs import Climb, PairSet, Start
+from cheaplip.errors import ConfigError
+from cheaplip.pairs import PairSet
 from cheaplip.training.methods.method import Losses, Method, Setting
+from cheaplip.training.methods.pair_options import PairOptions, check_joint, make_pairs
 from cheaplip.training.models import is_perceptron
-from cheaplip.training.options import SharedOptions, check_choice, check_positive, check_whole
+from cheaplip.training.options import SharedOptions, check_whole
 from cheaplip.training.processes import hold_own_
 from cheaplip.training.tasks import TASKS
 
-__all__ = ["Clip", "ClipOptions", "check_joint", "every_for", "make_pairs"]
+__all__ = ["Clip", "ClipOptions", "every_for"]
 
 _LONG_RUN = 2000  # steps of a run from which on not every step is regularised
 _MOST_EVERY = 16  # the largest number k for which only each k-th step is regularised
@@ -25,40 +25,18 @@ _CLIMBS = 800  # regularised steps that a long run has at least: in each of them
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipOptions(SharedOptions):
+class ClipOptions(PairOptions):
     """The options of CLIP."""
 
     lam: float | None = None
     """clip: the first λ; unset: 0.02 for regression, else 0.5 for mlp and linear, else 0.05"""
-    pairs: int = 64
-    """clip: number of pairs (the size of the paper's Lipschitz training set)"""
-    start: Start = "noise"
-    """clip: where pairs start: noise, uniform: two near points; data: two inputs; batch: nearest neighbours"""
-    step: Climb = "power"
-    """clip: how pairs climb to larger quotients; quotient is the paper's way"""
-    step_size: float | None = None
-    """clip: length of a pair's step, see cheaplip.PairSet"""
-    renew: int = 1
-    """clip: pairs with small quotients that are replaced by new ones at each training step; 0: none"""
-    grace: int = 40
-    """clip: training steps before a new pair can be replaced"""
     held_out: int = 0
     """clip: inputs held out to form pairs with noisy copies, as in the paper; 0: pairs start at training inputs"""
-    aggregate: Aggregate | None = None
-    """clip: how quotients become one number; unset: softmax, or mean with every above 1; max is the paper's"""
-    every: int | None = None
-    """clip: regularise each k-th step, with k times the weight; unset: 1 below 2,000 steps, else up to 16"""
-    form: str = "joint"
-    """clip: joint: pairs pass the network together with the batch; separate: in their own pass, for any model"""
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if an option of CLIP is out of its range."""
-        for name, kinds in (("start", Start), ("step", Climb), ("aggregate", Aggregate)):
-            check_choice(name, getattr(self, name), get_args(kinds))
-        check_choice("form", self.form, ("joint", "separate"))
-        for name, least in (("pairs", 1), ("renew", 0), ("grace", 0), ("every", 1), ("held_out", 0)):
-            check_whole(name, getattr(self, name), least)
-        check_positive("step_size", self.step_size)
+        PairOptions.check(self)
+        check_whole("held_out", self.held_out, 0)
         self.check_first_weight("lam", self.lam)
 
     @property
@@ -155,26 +133,3 @@ def every_for(steps: int) -> int:
         steps: training steps of the whole run; at least 800 of them are regularised.
     """
     return min(_MOST_EVERY, steps // _CLIMBS) if steps >= _LONG_RUN else 1
-
-
-def make_pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
-    r"""Make ``size`` pairs that start at the inputs ``x``, (N, \*shape)."""
-    options = setting.options_of(ClipOptions)
-    return PairSet(
-        x,
-        size=size,
-        domain=setting.data.domain,
-        start=options.start,
-        step=options.step,
-        step_size=options.step_size,
-        renew=options.renew,
-        grace=options.grace,
-        generator=setting.noise,
-    )
-
-
-def check_joint(network: nn.Module) -> None:
-    try:
-        refuse_batch_dependent_layers(network)
-    except BatchDependentLayerError as error:
-        raise ConfigError(f"form: this model needs --form separate, for it cannot take joint: {error}") from error

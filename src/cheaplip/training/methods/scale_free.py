@@ -11,8 +11,8 @@ from cheaplip.margin import MarginLoss
 from cheaplip.pairs import PairSet
 from cheaplip.partners import Partners
 from cheaplip.training.methods.certified import CertifiedOptions
-from cheaplip.training.methods.clip import ClipOptions, check_joint, make_pairs
 from cheaplip.training.methods.method import Losses, Method, Setting
+from cheaplip.training.methods.pair_options import PairOptions, check_joint, make_pairs
 from cheaplip.training.options import check_not_negative
 from cheaplip.training.processes import hold_own_
 
@@ -26,7 +26,7 @@ _NOISY = 1 / 128  # of each batch gets noise instead of a perturbation: without 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleFreeOptions(CertifiedOptions, ClipOptions):
+class ScaleFreeOptions(CertifiedOptions, PairOptions):
     """The options of scale-free CLIP: those of its pairs, the margin, and the radius of the perturbations."""
 
     partners: float | None = None
