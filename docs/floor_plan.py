@@ -1,7 +1,7 @@
 """Draw the floor plan of the code: ``python docs/floor_plan.py`` writes docs/floor-plan.svg.
 
-A wing is a folder of src/cheaplip, or a module beside the core that is a wing by itself. The picture shows each wing's
-docstring, its modules and what it imports, all read from the source.
+A wing is a folder of src/cheaplip, a module beside the core that is a wing by itself, or the core. The picture
+shows each wing's docstring, its modules and what it imports, all read from the source.
 """
 
 import ast
@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "cheaplip"
 PICTURE = Path(__file__).with_name("floor-plan.svg")
 
 CORE = ("clip", "pairs")  # folders of the core
-ALONE = ("certificate", "robustness")  # modules beside the core that are wings by themselves
+ALONE = ("certificate",)  # modules beside the core that are wings by themselves
 FRONT = ("__init__", "__main__")  # they import whatever they show, and belong to no wing
 
 # Lengths in pixels.

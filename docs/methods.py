@@ -7,12 +7,14 @@ import dataclasses
 import re
 from pathlib import Path
 
+from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import METHODS, Method
 from cheaplip.training.options import SharedOptions
 
 PAGE = Path(__file__).with_name("methods.md")
 MARKED = re.compile(r"(<!-- table: methods -->\n).*?(<!-- end -->)", re.DOTALL)
-HEAD = ("`--method`", "adds to the loss", "steered", "cost of a step", "its own options", "source")
+HEAD = ("`--method`", "what is minimised", "steered", "cost of a step", "its own options", "source")
+HOLDING_OUT = TrainConfig(data="digits", held_out=1000)  # to see whether a method takes --held-out
 
 
 def filled(page: str) -> str:
@@ -42,7 +44,8 @@ def options(method: type[Method]) -> str:
     """List the options that a method takes beyond the shared ones, or name the method that has the same."""
     first = next(known for known in METHODS.values() if known.options is method.options)
     if first is not method and method.options is not SharedOptions:
-        return f"those of `{first.name}`"
+        refused = " except `--held-out`" if method.holds_out(HOLDING_OUT) != first.holds_out(HOLDING_OUT) else ""
+        return f"those of `{first.name}`{refused}"
     shared = {field.name for field in dataclasses.fields(SharedOptions)}
     own = (field.name for field in dataclasses.fields(method.options) if field.name not in shared)
     return ", ".join(f"`--{name.replace('_', '-')}`" for name in own)

@@ -17,7 +17,8 @@ downwards. A model that is evaluated in float32 or less may decide differently w
 predictions here are those of float64.
 
 **The perturbations** that are covered depend on the domain of the bracket. Without a domain, all of them are. In a box,
-those that stay in the box. In a ball, r is cut off at the border, so that all perturbations below r stay inside.
+those that stay in the box. In a ball, r is at most the distance from the input to the border, so shorter perturbations
+stay inside.
 
 Reference:
     Tsuzuku, Sato, Sugiyama 2018, Lipschitz-margin training.

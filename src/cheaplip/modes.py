@@ -1,7 +1,7 @@
-"""What lets pairs pass through a user's model without harm.
+"""Evaluate pairs in a user's model: switch its modes and back, and find layers that mix the inputs of a batch.
 
 Pairs need evaluation mode, or at least no dropout, and the model must be left as it was. Where pairs share a pass with
-a batch, no layer may mix the two; layers that would are found here, and named.
+a batch, layers that mix the two are refused, with an error that names the layer.
 """
 
 from collections.abc import Callable, Iterator

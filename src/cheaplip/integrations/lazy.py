@@ -18,7 +18,7 @@ class LazyCLIP(nn.Module):
 
     Frameworks create their parts before they see data, and load checkpoints before the first batch. So options are
     checked at construction; the pairs are made from the first batch, and a state loaded earlier is kept until then.
-    Newcomers start at inputs of the current batch.
+    Pairs that replace others start at inputs of the current batch.
 
     Args:
         lam: λ ≥ 0; with a target, the value it starts from.

@@ -1,8 +1,9 @@
 """The experiments of Bungert et al. 2021, repeated row by row and shown beside the paper's numbers.
 
 An :class:`~cheaplip.paper.experiment.Experiment` is a list of units that run by themselves, and a table of the rows
-they leave. :mod:`~cheaplip.paper.reproduce` runs the units; each experiment has a file of its own. The package imports
-the library, data, training, runs and what is done with trained models; it knows no command line and no report.
+they leave. :mod:`~cheaplip.paper.reproduce` runs the units; each experiment has a file of its own, except the three
+tables of classification, which share ``classification_tables.py``. The package imports the library, data, training,
+runs and what is done with trained models. It does not import the command line or the report.
 
 Start with :mod:`~cheaplip.paper.experiment`, then read :mod:`~cheaplip.paper.regression`, the smallest experiment.
 """

@@ -1,6 +1,6 @@
-"""Makes one self-contained HTML page from a folder of JSON results.
+"""Make one self-contained HTML page from a folder of JSON results.
 
-The report never sees a model. It imports the standard library, jinja2 and plotly, and of the package only the names,
+The report never loads a model. It imports the standard library, jinja2 and plotly, and of the package only the names,
 words and numbers of :mod:`cheaplip.runs`.
 
 Start with :mod:`~cheaplip.report.write`, which finds the results in a folder. :mod:`~cheaplip.report.read` turns them

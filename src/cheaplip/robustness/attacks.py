@@ -65,9 +65,12 @@ def attack(
     batch_size: int = 1000,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttackResult:
-    r"""Move each correctly classified input by at most ε in the L2 norm, inside the box, to change its class.
+    r"""Perturb each correctly classified input, to change its class.
 
-    - ``"noise"``: x + ε·N(0, 1), as in the paper: neither clipped to the box nor kept in the ball. Not a worst case.
+    Every attack but ``"noise"`` moves it by at most ε in the L2 norm and keeps it inside the box. Noise keeps to
+    neither the ball nor the box.
+
+    - ``"noise"``: x + ε·N(0, 1), as in the paper. It is not a worst case.
     - ``"fgsm"``: foolbox's L2 fast gradient, one step of length ε.
     - ``"pgd-sign"``: the paper's. 100 steps of ε/8 along the sign of the gradient, each scaled back to the sphere of
       radius ε, until the class changes; clipped to the box only at the end. This attack is weak: report a strong one

@@ -1,4 +1,7 @@
-"""The name of a run's folder inside the folder of a comparison. The report, which loads no model, needs this alone."""
+"""The name of a run's folder inside the folder of a comparison.
+
+It is here, and not in ``trained/compare.py``, because the report looks for the same folders and imports ``runs`` alone.
+"""
 
 import re
 

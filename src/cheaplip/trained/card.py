@@ -1,7 +1,7 @@
 """The model card: what is claimed of a run's weights, and for which data; ``verify.py`` checks it.
 
-``verify`` compares ``card.md`` word for word with what :func:`markdown` makes of ``card.json``. Changing the text makes
-the cards of earlier versions untrue.
+``verify`` compares ``card.md`` word for word with what :func:`markdown` makes of ``card.json``. Changing the text
+makes ``verify`` reject cards that earlier versions wrote.
 """
 
 import hashlib

@@ -26,7 +26,7 @@ _MOVED = {"cheaplip.experiments.paper.quick:": "cheaplip.paper.quick:"}  # modul
 def _method_help() -> str:
     lines = [f"{name}: {method.adds};" for name, method in METHODS.items()]
     return "\n".join(
-        ["the training method; what it adds to the loss:", *lines, "or package.module:Class, a method of your own"]
+        ["the training method; what it minimises:", *lines, "or package.module:Class, a method of your own"]
     )
 
 
@@ -35,7 +35,8 @@ class TrainConfig(AdversarialOptions, CertifiedOptions, ClipOptions, WeightOptio
     """Everything needed to repeat a training run: the shared options, and those of each method.
 
     The defaults are the recommended settings: docs/results.md says how they were chosen, docs/ablation.md what each of
-    them contributes. An option of a method that is not used has no effect.
+    them contributes. The options of a method that is not used are checked, but have
+    no effect on the training.
     """
 
     method: Annotated[str, tyro.conf.arg(help=_method_help())] = "clip"

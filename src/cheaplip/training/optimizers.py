@@ -1,4 +1,8 @@
-"""The learning-rate schedule of a run, and the optimizer of a bound's multipliers, which joins that of the weights."""
+"""The learning-rate schedule of a run, and the optimizer of the multipliers of a bound.
+
+A bound that is part of the loss, such as :class:`cheaplip.LipschitzBound`, has parameters of its own, the multipliers.
+They are trained beside the weights, by an optimizer of their own.
+"""
 
 from typing import Any
 
@@ -12,7 +16,7 @@ _RATE = 2e-2  # peak learning rate of log T
 
 
 class MultiplierOptimizer:
-    """Trains the multipliers log T of a bound that the loss contains.
+    """Train the multipliers of a bound that is part of the loss; its parameters are their logarithms, log T.
 
     It is Adam whichever optimizer trains the weights, because only the direction of the multipliers matters.
 

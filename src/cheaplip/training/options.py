@@ -51,7 +51,7 @@ class SharedOptions:
     final_activation: FinalActivation = "none"
     """activation of the outputs; sigmoid is what the paper's authors used"""
     target: float | Literal["unset"] | None = "unset"
-    """training accuracy to steer λ to; unset: 0.98; for regression an error (RMSE); None keeps λ fixed"""
+    """training accuracy that λ is moved to reach; unset: 0.98; for regression an error (RMSE); None keeps λ fixed"""
     target_on: TargetOn = "train"
     """the part of the data that meets the target: train (λ moves at each step) or validation (at each epoch)"""
     epochs: int | None = None

@@ -1,6 +1,7 @@
 """Training in several processes, as torchrun starts them: joining them, sharing values, noticing that one ended.
 
-In a single process, every function here does nothing, or returns what it was given.
+In a single process, nothing is exchanged: :func:`leads` returns True, :func:`gathered` the one value with a first
+dimension of 1, and the other functions do nothing or return what they were given.
 """
 
 import os

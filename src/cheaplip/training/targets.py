@@ -26,7 +26,8 @@ def check_target(config: TrainConfig, data: Data) -> None:
     """Check the target of a method whose λ is steered, before anything is trained.
 
     Raises:
-        ValueError: there is no target, or a constant prediction meets it.
+        ConfigError: the task has no default target, and none was given.
+        ValueError: a constant prediction meets the target.
     """
     if config.method_class.steered and config.steered_to is not None:
         task_of(data).target_score(config.steered_to, data.train.y)
@@ -35,7 +36,7 @@ def check_target(config: TrainConfig, data: Data) -> None:
 def make_controller(
     method: Method, config: TrainConfig, task: Task, y: Tensor, total_steps: int
 ) -> DiscrepancyPrinciple | None:
-    """Make the controller that steers a method's λ; None if the method has no λ, or the run no target.
+    """Make the controller that moves a method's λ so that the run meets its target.
 
     λ's speed is fitted to the length of the run: the moving average of the score looks back over a thirtieth of the
     steps, at least 10 and at most 100. With ``target_on="validation"`` λ moves once an epoch, by the score of that
@@ -48,8 +49,12 @@ def make_controller(
         y: the training labels.
         total_steps: training steps of the whole run.
 
+    Returns:
+        The controller. None: the method has no λ, or the target is None and λ stays as it is.
+
     Raises:
-        ValueError: there is no target, or a constant prediction meets it.
+        ConfigError: the task has no default target, and none was given.
+        ValueError: a constant prediction meets the target.
     """
     penalty, first = method.penalty, method.first_lam
     if penalty is None or first is None or config.steered_to is None:

@@ -1,8 +1,9 @@
-"""Training methods, a class each: what a method adds to the loss, what it steers, its options, what it reports.
+"""Training methods, a class each: what a method minimises, what it steers, its options, what it reports.
 
 Start with ``method.py``, which says what a method is, and ``plain.py``, the shortest one. To add a method, write a file
-like these and list its class in ``METHODS`` below; if it has options of its own, add them to ``TrainConfig`` in
-``config.py``. A method in a package of your own needs neither: ``--method package.module:Class``.
+like these and list its class in ``METHODS`` below. Options of its own are a dataclass in the same file, and a base
+class of ``TrainConfig`` in ``config.py``. A method in a package of your own needs no entry here and has no options of
+its own: ``--method package.module:Class``.
 
 May import the core, ``lipschitz``, ``data``, and of training the modules ``models``, ``options``, ``pgd``,
 ``processes`` and ``tasks``.

@@ -30,8 +30,8 @@ class Adversarial(Method):
     """Minimise the loss at inputs perturbed by L2 projected gradient ascent, see :mod:`cheaplip.training.pgd`."""
 
     name = "adversarial"
-    adds = "the loss at perturbed inputs, in place of the loss at clean ones"
-    cost = "1 + gradient steps (8)"
+    adds = "the loss at perturbed inputs"
+    cost = "1 + gradient steps: 8 by default"
     source = "Madry et al. 2018"
     options = AdversarialOptions
 

@@ -37,7 +37,7 @@ class Certified(Method):
     """
 
     name = "certified"
-    adds = "a smooth hinge on the logits divided by a proved bound of Lip(f), in place of the loss"
+    adds = "a smooth hinge loss on the logits divided by a proved bound of Lip(f)"
     cost = "1 + the bound"
     source = "after Tsuzuku, Sato, Sugiyama 2018, with a bound of Fazlyab et al. 2019"
     tasks = ("classification",)

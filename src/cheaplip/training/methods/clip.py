@@ -80,7 +80,7 @@ class Clip(Method):
     """
 
     name = "clip"
-    adds = "λ times the largest difference quotient over pairs of inputs"
+    adds = "the loss + λ times a smooth maximum, or the mean, of the difference quotients of pairs"
     cost = "1 + 2·pairs / (batch size · every)"
     source = "Bungert et al. 2021, Algorithm 2"
     options = ClipOptions

@@ -14,7 +14,7 @@ class ClipCertified(Clip):
     """Minimise the loss plus λ times the sum of the largest quotient over the pairs and a proved bound of Lip(f)."""
 
     name = "clip+certified"
-    adds = "λ times the largest difference quotient over pairs of inputs, and λ times a proved bound of Lip(f)"
+    adds = "what clip minimises + λ times a proved bound of Lip(f)"
     cost = "that of clip + the bound"
     source = ""
     distributed = False

@@ -67,7 +67,7 @@ class Losses(NamedTuple):
 
 
 class Method(ABC):
-    """A training method: what it adds to the loss, what is steered, what a step costs, what is reported.
+    """A training method: what it minimises, what is steered, what a step costs, what is reported.
 
     A method of your own is a subclass like those in this folder, used with ``--method package.module:Class``. It must
     have ``name``, ``adds``, ``cost`` and :meth:`losses`. Everything else has a default that suits plain training.
@@ -77,7 +77,7 @@ class Method(ABC):
 
     Attributes:
         name: its name in options, files and tables.
-        adds: what it adds to the loss, in one line.
+        adds: what it minimises, in one line: the loss and what the method adds to it, or what takes its place.
         cost: the cost of a step as a multiple of a plain step, in one line.
         source: the publication it comes from, in one line; "" for our own.
         tasks: the names of the tasks it applies to.

@@ -11,7 +11,7 @@ class Plain(Method):
     """Minimise the loss alone; every other method is compared with this one."""
 
     name = "plain"
-    adds = "nothing"
+    adds = "the loss"
     cost = "1"
 
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:

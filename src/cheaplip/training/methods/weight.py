@@ -60,7 +60,7 @@ class Weight(Method):
     """
 
     name = "weight"
-    adds = "μ·Σ‖W‖² over the weight matrices"
+    adds = "the loss + μ·Σ‖W‖² over the weight matrices"
     cost = "1"
     source = "the method compared with in Bungert et al. 2021, Section 4"
     options = WeightOptions
