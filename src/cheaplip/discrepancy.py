@@ -176,7 +176,7 @@ class DiscrepancyPrinciple:
         if isinstance(metric, Tensor):
             value = metric.detach().to(lam.device, lam.dtype, non_blocking=True)
         elif math.isfinite(metric):
-            value = torch.tensor(metric, dtype=lam.dtype, device=lam.device)
+            value = torch.tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
         else:
             raise ValueError(f"metric: expected a finite number, got {metric}")
         memory = self._memory
@@ -198,7 +198,7 @@ class DiscrepancyPrinciple:
 
     @torch.no_grad()
     def _move_(self, lam: Tensor, pace: float) -> None:
-        """Move λ by the mean of the metrics collected, as far as in ``collected`` steps."""
+        """Move λ by the mean of the metrics collected, as far as in as many steps as there are metrics."""
         memory = self._memory
         count = memory.collected
         error, trend = self._error_and_trend(memory.sum / count, count)
@@ -242,6 +242,7 @@ class DiscrepancyPrinciple:
         met = self._memory.met
         horizon = torch.full_like(trend, _PATIENCE * self.damping).masked_fill_(met, self.damping)
         ahead = torch.addcmul(error, trend, horizon)  # error + trend · horizon
+        # between 0 and the error, cut off at ``width``: 0 once the trend leads past the target
         change = ahead.clamp(error.clamp(-self.width, 0.0), error.clamp(0.0, self.width))
         return torch.where(met, change, change / self.reluctance) if self.reluctance > 1 else change
 

@@ -26,7 +26,7 @@ Norm = float | Callable[[Tensor], Tensor]
 """1, 2, ``inf``, or a callable from differences (B, \\*shape) to norms (B,)."""
 
 TINY = 1e-30
-"""What lengths are raised to before something is divided by them, so that 0 divided by 0 is 0."""
+"""Smaller lengths are raised to this one before something is divided by them, so that 0/0 becomes 0."""
 
 _ORDERS = (1.0, 2.0, math.inf)
 
@@ -66,7 +66,7 @@ def distance(difference: Tensor, norm: Norm = 2, *, keepdim: bool = False) -> Te
         ValueError: a callable norm returns another shape than (B,).
     """
     if callable(norm):
-        norms = _called(norm, difference)
+        norms = _callable_norm(norm, difference)
         return column(norms, difference) if keepdim else norms
     if difference.dim() == 1:
         return difference.abs()
@@ -75,7 +75,7 @@ def distance(difference: Tensor, norm: Norm = 2, *, keepdim: bool = False) -> Te
     return lengths
 
 
-def _called(norm: Callable[[Tensor], Tensor], difference: Tensor) -> Tensor:
+def _callable_norm(norm: Callable[[Tensor], Tensor], difference: Tensor) -> Tensor:
     """A callable norm of each difference, (B,). It never sees a difference of 0: its gradient there may be NaN."""
     moved = (difference != 0).reshape(len(difference), -1).any(dim=1)
     norms = norm(torch.where(column(moved, difference), difference, 1))

@@ -119,7 +119,7 @@ def _check_claims(
     if not found <= claimed:
         raise UntrueCardError(
             f"no: the card says Lip(f) ≤ {claimed:.6g}, in {seconds:g} seconds only {found:.6g} could be proved here: "
-            "a large network may need more of them"
+            "a large network may need a longer --seconds"
         )
     if not 0 <= below <= found:
         raise UntrueCardError(f"no: the card says Lip(f) ≥ {below:.6g}, here Lip(f) ≤ {found:.6g} could be proved")
