@@ -134,7 +134,6 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from cheaplip.runs import checkpoints
-from broken_disk import disk_full
 
 folder, moment, torn = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "torn"
 count = 0

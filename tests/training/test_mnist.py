@@ -30,7 +30,13 @@ def test_clip_is_as_accurate_as_asked_and_far_more_stable_than_plain_training(na
     assert abs(clip["accuracy"]["test"] - target) < 0.03
     assert clip["lipschitz"]["lower"] < plain["lipschitz"]["lower"] / 4
     assert clip["robust"]["pgd@2.0"] > plain["robust"]["pgd@2.0"] + 0.2
-    assert clip["tracking"] > 0.75
+    # How well pairs keep track differs by a few hundredths from seed to seed, and from processor to processor.
+    again = train(
+        TrainConfig(data=name, epochs=6, target=target, probe=16, search=16, seed=1),
+        data,
+        RunFolder(tmp_path / "again"),
+    )
+    assert statistics.fmean([clip["tracking"], again["tracking"]]) > 0.75
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 Start with ``load`` in ``sources.py``; ``dataset.py`` says what a data set is. There is a reader for each format:
 ``arrays.py`` (``.npz``), ``table.py`` (``.csv``), ``images.py`` (a folder of images), ``idx.py`` (MNIST). To add a
-format, write another reader and call it in ``sources.py``.
+format, write another reader and call it in ``sources.py``, which also says which formats have a label column and are
+scaled unless told otherwise.
 
 May import the core alone.
 """

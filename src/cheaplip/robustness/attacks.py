@@ -1,4 +1,8 @@
-"""One attack on one model: the list of attacks, the call that runs one, and the check of what it returns."""
+"""One attack on one model: the list of attacks, the call that runs one, and the check of what it returns.
+
+To add an attack, write a function that makes its stages, as ``sign_pgd.py`` has one, and list it in ``_STAGES``. Its
+title on a page and its rank among the attacks are in ``cheaplip.report.attacks``.
+"""
 
 import math
 import warnings

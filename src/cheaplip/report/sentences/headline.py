@@ -1,4 +1,7 @@
-"""The headline of a page; ``classification`` and ``regression`` word it."""
+"""The headline of a page: ``classification`` and ``regression`` word it.
+
+Pages of the paper's experiments have headlines of their own, in ``cheaplip.report.paper``.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""``Method``, what a training method is, and ``Setting``, what it is made from."""
+"""``Method``, what a training method is, and ``Setting``, what it is made from.
+
+To add a method to the package, write a file like ``plain.py`` and list its class in ``METHODS`` in ``__init__.py``.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable

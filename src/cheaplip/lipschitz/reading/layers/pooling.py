@@ -1,4 +1,7 @@
-"""Max pooling, maxima and minima, sorting, softmax: nonlinear, with a known Lipschitz constant."""
+"""Max pooling, maxima and minima, sorting, softmax: nonlinear, with a known Lipschitz constant.
+
+Averages, average pooling among them, are linear: see ``rearranging``.
+"""
 
 import math
 from collections.abc import Callable
