@@ -3,9 +3,10 @@
 1. Find the operator's name: the error for an unsupported layer says it, such as ``aten.gelu``; so does the graph
    ``torch.export.export(model, (x,), strict=False).run_decompositions({})``.
 2. Add an entry to the file of its family: ``affine.py``, ``arithmetic.py``, ``activations.py``, ``rearranging.py``
-   (averages, too) or ``pooling.py`` (maxima and sorting). A new activation also needs its slopes, in ``operations/activations.py``; a new kind of map needs a
-   class in ``operations/``. An activation with weights, such as PReLU, is a new kind of map: the entries of
-   ``activations.py`` refuse options that are tensors, so it needs a handler and an operation of its own.
+   (averages, too) or ``pooling.py`` (maxima and sorting). A new activation also needs its slopes, in
+   ``operations/activations.py``; a new kind of map needs a class in ``operations/``. An activation with weights, such
+   as PReLU, is a new kind of map: the entries of ``activations.py`` refuse options that are tensors, so it needs a
+   handler and an operation of its own.
 3. Add a case to ``LAYERS`` in ``tests/lipschitz/test_reading.py``: it checks values, bounds and intervals.
 
 A layer outside this package, whose constant you know, needs none of this: see
