@@ -169,8 +169,8 @@ def test_comparison_rows_summary_and_continuation(digits, tmp_path, monkeypatch)
     [
         (
             {"method": "clipp"},
-            "method: expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got 'clipp'; "
-            "did you mean 'clip'?",
+            "method: expected one of plain, weight, clip, scale-free, adversarial, certified, clip+certified, got "
+            "'clipp'; did you mean 'clip'?",
         ),
         ({"target": 1.0}, "target: expected an accuracy in (0, 1), got 1.0"),
         ({"target": 97.0}, "97 % is 0.97"),

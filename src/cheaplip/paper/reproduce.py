@@ -142,10 +142,10 @@ def _in_workers(
     stopping = context.Event()
     threads = max(1, torch.get_num_threads() // workers)
     with ProcessPoolExecutor(workers, context, _start, (threads, messages, stopping)) as pool:
-        futures: dict[Future[None], Experiment] = {
-            pool.submit(_run_in_worker, unit, f"{experiment.name}/{unit.name}", out, quick): experiment
-            for experiment, unit in todo
-        }
+        futures: dict[Future[None], tuple[Experiment, str]] = {}
+        for experiment, unit in todo:
+            name = f"{experiment.name}/{unit.name}"
+            futures[pool.submit(_run_in_worker, unit, name, out, quick)] = experiment, name
         try:
             yield from _outcomes(futures, messages, stopping, report, stop)
         except BaseException:  # let the other workers save their state
@@ -155,24 +155,32 @@ def _in_workers(
 
 
 def _outcomes(
-    futures: Mapping[Future[None], Experiment],
+    futures: Mapping[Future[None], tuple[Experiment, str]],
     messages: "multiprocessing.Queue[tuple[str, float, str]]",
     stopping: Event,
     report: Report,
     stop: Callable[[], bool],
 ) -> Iterator[_Outcome]:
     """Yield the outcomes as they come, and pass on what the workers report meanwhile."""
-    left = set(futures)
+    left, finished = set(futures), set[str]()
     while left:
         done, left = wait(left, timeout=_PAUSE, return_when=FIRST_COMPLETED)
-        for message in _waiting(messages):
-            report(*message)
+        for name, fraction, note in _waiting(messages):
+            if name not in finished:
+                report(name, fraction, note)
+            if fraction == 1:
+                finished.add(name)
         for future in done:
+            experiment, name = futures[future]
             try:
                 future.result()
-                yield futures[future], None
             except DivergedError as error:
-                yield futures[future], error
+                yield experiment, error
+                continue
+            if name not in finished:  # a worker's last message may arrive after its result, or not at all
+                finished.add(name)
+                report(name, 1.0, "")
+            yield experiment, None
         if stop() and not stopping.is_set():
             stopping.set()
             for future in left:
