@@ -1,6 +1,7 @@
 """The floor plan: what may import what, how many modules lie in a folder, how long a file is."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -48,9 +49,19 @@ def wing(module):
     return part if part in ALLOWED else "core"
 
 
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path):
     """(module, name) of every import of our own; the name is "" where a module is imported whole."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return list(found_imports(path))
+
+
+def found_imports(path):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cheaplip":
             assert node.level == 0
             for alias in node.names:
@@ -91,7 +102,7 @@ def test_a_folder_holds_few_modules(folder):
 
 @pytest.mark.parametrize("package", sorted(PACKAGES - {"cheaplip"}))
 def test_a_package_says_what_it_holds(package):
-    docstring = ast.get_docstring(ast.parse(MODULES[package].read_text())) or ""
+    docstring = ast.get_docstring(tree(MODULES[package])) or ""
     assert docstring.count("\n") >= 2, f"{package}: say what it holds, what it may import, where to start reading"
 
 
@@ -101,7 +112,7 @@ def test_a_file_is_short_or_says_why_not(module):
     lines = text.count("\n")
     assert lines <= TOO_LONG
     if lines > LONG:
-        assert "long" in (ast.get_docstring(ast.parse(text)) or ""), f"{lines} lines: say why in its docstring"
+        assert "long" in (ast.get_docstring(tree(MODULES[module])) or ""), f"{lines} lines: say why in its docstring"
 
 
 def test_only_a_method_s_own_file_asks_for_it_by_name():
@@ -110,7 +121,7 @@ def test_only_a_method_s_own_file_asks_for_it_by_name():
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in FILES
         if not {"methods", "paper"} & set(path.relative_to(ROOT).parts)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Compare)
         and any(isinstance(side, ast.Constant) and side.value in named for side in (node.left, *node.comparators))
     ]

@@ -194,13 +194,15 @@ class _Perturb(torch.autograd.Function):
     def forward(ctx: Any, _anchor: Tensor, x: Tensor, index: Tensor, partners: Partners) -> Tensor:
         """``_anchor`` requires a gradient, and with it the result, whether or not ``x`` does."""
         ctx.save_for_backward(x, index)
-        ctx.partners = partners
+        ctx.partners, ctx.moved = partners, False
         return partners.domain.project(x + partners.shift.index_select(0, index).to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Move the perturbations, and pass the gradient on if x wants it."""
-        ctx.partners.climb_(*ctx.saved_tensors, gradient)
+        if not ctx.moved:  # another backward pass through the same graph moves nothing
+            ctx.moved = True
+            ctx.partners.climb_(*ctx.saved_tensors, gradient)
         return None, gradient if ctx.needs_input_grad[1] else None, None, None
 
 

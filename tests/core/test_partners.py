@@ -95,6 +95,16 @@ def test_half_precision_stores_almost_the_same():
     torch.testing.assert_close(half.shift.float(), exact.shift, atol=2e-4, rtol=1e-3)
 
 
+def test_a_graph_that_is_used_twice_moves_perturbations_once():
+    x, index = inputs(), torch.arange(6)
+    partners = Partners(x, radius=0.3, step=0.1, ramp=0)
+    loss = (partners(x, index) @ torch.ones(3)).sum()
+    loss.backward(retain_graph=True)
+    once = partners.shift.clone()
+    loss.backward()
+    assert torch.equal(partners.shift, once)
+
+
 def test_it_resumes_bit_for_bit():
     x, index = inputs(), torch.arange(6)
     one = Partners(x, radius=0.3, ramp=2, every=2)

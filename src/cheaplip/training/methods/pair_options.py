@@ -65,6 +65,7 @@ def make_pairs(x: Tensor, size: int, setting: Setting) -> PairSet:
 
 
 def check_joint(network: nn.Module) -> None:
+    """Raise a :class:`ConfigError` if a layer mixes the inputs of a batch, so that pairs cannot share its pass."""
     try:
         refuse_batch_dependent_layers(network)
     except BatchDependentLayerError as error:
