@@ -22,7 +22,7 @@ _MARGIN = 0.75  # of the data's ε
 _RADIUS = 0.625  # of perturbations, of the data's ε
 _STEP = 0.7  # of perturbations, of the data's ε
 _LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only
-_NOISY = 1 / 128  # of each batch gets noise instead of a perturbation: without it, robustness to noise is lost
+_NOISY = 1 / 128  # of each batch gets noise instead of a perturbation, to keep robustness to noise
 
 
 @dataclass(frozen=True, kw_only=True)
