@@ -1,6 +1,6 @@
 """Draw the floor plan of the code: ``python docs/floor_plan.py`` writes docs/floor-plan.svg.
 
-A wing is a folder of src/cheaplip, a module beside the core that is a wing by itself, or the core. The picture
+A wing is a folder of src/cheaplip, or the core. The picture
 shows each wing's docstring, its modules and what it imports, all read from the source.
 """
 
@@ -15,7 +15,6 @@ SOURCE = Path(__file__).parents[1] / "src" / "cheaplip"
 PICTURE = Path(__file__).with_name("floor-plan.svg")
 
 CORE = ("clip", "pairs")  # folders of the core
-ALONE = ("certificate",)  # modules beside the core that are wings by themselves
 FRONT = ("__init__", "__main__")  # they import whatever they show, and belong to no wing
 
 # Lengths in pixels.
@@ -65,7 +64,7 @@ def _part(path: Path) -> str:
 
 
 def _wing_of(part: str) -> str:
-    return part if part in ALONE or (part not in CORE and (SOURCE / part).is_dir()) else "core"
+    return part if part not in CORE and (SOURCE / part).is_dir() else "core"
 
 
 def _read(name: str, paths: Sequence[Path]) -> Wing:
@@ -75,7 +74,7 @@ def _read(name: str, paths: Sequence[Path]) -> Wing:
     else:
         docstring = ast.get_docstring(ast.parse(paths[0].read_text(encoding="utf-8"))) or ""
         purpose = " ".join(docstring.partition("\n\n")[0].split()).replace("`", "").replace("*", "")
-    home = SOURCE if name == "core" or name in ALONE else SOURCE / name
+    home = SOURCE if name == "core" else SOURCE / name
     folders = sorted({path.parent.relative_to(home).as_posix() for path in modules} - {"."})
     imports = {_wing_of(part) for path in paths for part in _imports(path)} - {name}
     return Wing(name, purpose, tuple(folders), len(modules), frozenset(imports))

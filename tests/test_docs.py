@@ -132,7 +132,7 @@ def loop(page: Names) -> None:
     assert page.penalty.largest > 0
 
 
-def choosing(page: Names) -> None:
+def settings(page: Names) -> None:
     assert 0.3 < page.clip.largest / page.found.value < 1.05
     assert page.every == 1
 
@@ -170,7 +170,7 @@ def skorch(page: Names) -> None:
 
 CHECKS: dict[str, Callable[[Names], None]] = {
     "README.md": readme,
-    "docs/choosing.md": choosing,
+    "docs/settings.md": settings,
     "docs/command-line.md": own_model,
     "docs/index.md": quick_start,
     "docs/loop.md": loop,
@@ -181,7 +181,14 @@ CHECKS: dict[str, Callable[[Names], None]] = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in DISTRIBUTED and blocks(page, "python")])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if "tutorial" in page else ())
+        for page in PAGES
+        if page not in DISTRIBUTED and blocks(page, "python")
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     package = NEEDS[page][0] if page in NEEDS else "torch"
     pytest.importorskip(package, reason="needs the extra named on the page")
@@ -202,9 +209,9 @@ def test_the_code_of_a_distributed_page_runs(page, tmp_path):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("page", NEEDS)
-def test_a_page_names_its_extra(page):
-    assert re.search(rf"Needs the extra:? `({NEEDS[page][1]}|pip install '\.\[{NEEDS[page][1]}\]')`", PAGES[page])
+def test_a_page_names_its_extra():
+    said = {page: rf"Needs the extra:? `({extra}|pip install '\.\[{extra}\]')`" for page, (_, extra) in NEEDS.items()}
+    assert [page for page, words in said.items() if not re.search(words, PAGES[page])] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any("cheaplip" in line for line in commands(page))])
@@ -220,10 +227,11 @@ def test_commands_parse(page, tmp_path, monkeypatch):
             assert not isinstance(_parse(words[words.index("cheaplip") + 1 :]), int), line
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_scripts_that_commands_run_are_there(page):
-    scripts = [word for line in commands(page) for word in line.split() if word.endswith(".py")]
-    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+def test_scripts_that_commands_run_are_there():
+    scripts = [
+        (page, word) for page in PAGES for line in commands(page) for word in line.split() if word.endswith(".py")
+    ]
+    assert [(page, script) for page, script in scripts if not (ROOT / script).is_file()] == []
 
 
 def test_the_first_table_takes_three_commands(tmp_path, monkeypatch, capsys):
@@ -357,3 +365,23 @@ def test_the_api_pages_are_complete(module):
     members = ", ".join(re.findall(r"members: \[(.+)\]", pages))
     shown = {*re.findall(r"^::: [\w.]*?(\w+)$", pages, flags=re.MULTILINE), *members.split(", ")}
     assert {*importlib.import_module(module).__all__} <= shown
+
+
+@pytest.mark.parametrize(
+    "name", ["MaxMin", "`Conv3d`", "`Hardshrink`", "`Softplus()`", "product of two values, gate, `GLU`"]
+)
+def test_the_table_of_layers_has_the_present_row(name):
+    row = runpy.run_path(str(ROOT / "docs" / "layers.py"))["row"]
+    assert f"| {' | '.join(row(name))} |\n" in PAGES["docs/layers.md"], "python docs/layers.py updates the page"
+
+
+@pytest.mark.slow
+def test_the_table_of_layers_is_that_of_the_present_bounds():
+    filled = runpy.run_path(str(ROOT / "docs" / "layers.py"))["filled"]
+    assert filled(PAGES["docs/layers.md"]) == PAGES["docs/layers.md"], "python docs/layers.py updates the page"
+
+
+def test_the_table_of_layers_has_a_row_for_each_layer():
+    layers = runpy.run_path(str(ROOT / "docs" / "layers.py"))["LAYERS"]
+    found = [line.split(" | ")[0].removeprefix("| ") for line in PAGES["docs/layers.md"].splitlines() if "|" in line]
+    assert [name for name in found if name in layers] == list(layers)

@@ -1,4 +1,7 @@
-"""Every example runs, and says an accuracy and a largest quotient that mean something."""
+"""Every example runs, and says an accuracy and a largest quotient that mean something.
+
+Those of the frameworks are slow; the code of their pages, in ``test_docs.py``, is not.
+"""
 
 import re
 import runpy
@@ -32,7 +35,9 @@ def check(printed: str) -> None:
     assert lam > 0
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize(
+    "name", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in NEEDS if name != "plain")]
+)
 def test_an_example_runs(name, capsys, monkeypatch, tmp_path):
     for package in ["sklearn", *NEEDS[name]]:
         pytest.importorskip(package, reason="needs the extra named in the example")
@@ -41,6 +46,7 @@ def test_an_example_runs(name, capsys, monkeypatch, tmp_path):
     check(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_two_processes_run():
     pytest.importorskip("sklearn", reason="needs the extra cli")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

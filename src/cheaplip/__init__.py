@@ -11,10 +11,11 @@ from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.domain import Ball, Box
 from cheaplip.errors import BatchDependentLayerError, CheaplipWarning, UnsupportedLayerError
 from cheaplip.lipschitz import LipschitzBound
-from cheaplip.lipschitz.bracket import Bracket, bracket
+from cheaplip.lipschitz.bracket import Bracket, bracket, pairwise
 from cheaplip.margin import MarginLoss
 from cheaplip.pairs import PairSet
 from cheaplip.partners import Partners
+from cheaplip.reference import reference_target
 
 __all__ = [
     "CLIP",
@@ -35,5 +36,7 @@ __all__ = [
     "certified_accuracy",
     "certified_interval",
     "certified_radius",
+    "pairwise",
+    "reference_target",
 ]
 __version__ = "0.1.0"

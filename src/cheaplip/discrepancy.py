@@ -1,6 +1,6 @@
 """The discrepancy principle: λ is moved here. It rises while the target is met, and falls while it is missed.
 
-The file is long because half of it is the documentation and the checks of the options; the rule itself is one class.
+The file is long because half of it is the documentation and the checks of options and metrics; the rule is one class.
 """
 
 import math
@@ -10,16 +10,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cheaplip.distributed import average
+from cheaplip.distributed import average, ranks
 
 __all__ = ["DiscrepancyPrinciple", "MetricMode", "Rule"]
 
-MetricMode = Literal["max", "min"]
-"""Whether a metric is better the larger it is (an accuracy) or the smaller it is (a loss)."""
+MetricMode = Literal["max", "min", "lipschitz"]
+"""What is steered: a metric that is better the larger it is (an accuracy), one that is better the smaller it is (a
+loss), or the largest quotient itself."""
 
 Rule = Literal["multiplicative", "additive"]
 """How λ moves: by a factor, or by a summand."""
 
+_SLACK = 1e-6  # a mean of accuracies may be above 1 by rounding
+_LOOK_EVERY = 100  # steps between looks at metrics that are tensors: on a GPU, a look waits for the value
 _PATIENCE = 3.0  # factor of the damping until the target is first met: a young network improves slowly
 
 
@@ -37,20 +40,27 @@ class DiscrepancyPrinciple:
 
     The additive rule is the paper's: λ + ``rate`` if the metric is better than the target, λ − ``rate`` otherwise.
 
+    With ``mode="lipschitz"`` the target is a Lipschitz constant, and accuracy plays no part: λ rises while the largest
+    quotient of the pairs is above the target, and falls while it is below. Call :meth:`step` without a metric. Critics
+    and controllers, which need a constant of about 1, are trained like this. The quotient is found by search, so the
+    constant may be a little larger; :func:`cheaplip.bracket` proves an upper bound.
+
     A lazy penalty (:class:`CLIP` with ``every`` above 1) uses λ only at some of its calls. The metrics of the steps
     between are collected. Before λ is used again, it moves by their mean, as far as it would have moved in as many
     steps.
 
     Args:
         penalty: any module with a scalar buffer ``lam``, such as :class:`CLIP`.
-        target: the metric's target; an accuracy in (0, 1) with ``mode="max"``, a positive loss with ``mode="min"``.
+        target: the metric's target; an accuracy in (0, 1) with ``mode="max"``, a positive loss with ``mode="min"``, a
+            positive constant with ``mode="lipschitz"``.
         mode: ``"max"`` if the target is met from above (an accuracy), ``"min"`` if it is met from below (a loss, as in
-            Morozov's principle).
+            Morozov's principle), ``"lipschitz"`` if it is a Lipschitz constant, met from both sides.
         rule: ``"multiplicative"`` or ``"additive"``.
         rate: largest change of log λ in a step (multiplicative), or of λ (additive).
         smoothing: weight of the past in the metric's moving average, in [0, 1). None: 0.99; 0 for the additive rule.
         width: error at which the multiplicative rule moves at full ``rate``. None: a quarter of the distance
-            between the target and a perfect metric.
+            between the target and a perfect metric. Of a constant, the error is the logarithm of its quotient with the
+            target, and the default 1: a factor of e.
         gain: change of log λ for an error of one ``width``, on top of the change that accumulates from step to step,
             and taken back when the error vanishes. It acts for errors up to two widths, once the target has been met
             (multiplicative rule); 0 switches it off.
@@ -107,10 +117,17 @@ class DiscrepancyPrinciple:
             raise ValueError(
                 f"target: expected an accuracy in (0, 1), got {target}: 97 % is 0.97; for a loss say mode='min'"
             )
-        if mode == "min" and not (math.isfinite(target) and target > 0):
-            raise ValueError(f"target: expected a positive loss, got {target}")
+        if mode != "max" and not (math.isfinite(target) and target > 0):
+            kind = "loss" if mode == "min" else "Lipschitz constant"
+            raise ValueError(f"target: expected a positive {kind}, got {target}")
+        if mode == "lipschitz" and not isinstance(getattr(penalty, "largest", None), Tensor):
+            raise TypeError(
+                "penalty: expected a module with a scalar buffer 'largest', such as cheaplip.CLIP, for "
+                f"mode='lipschitz', got {type(penalty).__name__}"
+            )
         smoothing = (0.99 if rule == "multiplicative" else 0.0) if smoothing is None else smoothing
-        width = (1 - target if mode == "max" else target) / 4 if width is None else width
+        if width is None:
+            width = 1.0 if mode == "lipschitz" else (1 - target if mode == "max" else target) / 4
         bounds = ((1e-4, 1e4) if rule == "multiplicative" else (0.0, math.inf)) if bounds is None else bounds
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing}")
@@ -147,46 +164,86 @@ class DiscrepancyPrinciple:
             sum=torch.zeros_like(lam),
             collected=torch.zeros_like(lam),
             averages=lam.new_full((2,), target),
-            met=torch.zeros_like(lam, dtype=torch.bool),
+            met=torch.full_like(lam, mode == "lipschitz", dtype=torch.bool),  # of a constant there is no better side
             lean=torch.zeros_like(lam),
         )
         self._one, self._pasts = self._constants(lam)
         self._calls = 0  # of the penalty, when step() was last called
+        self._looks = 0  # metrics that were tensors
 
     @property
     def average(self) -> Tensor:
         """The metric's moving average, a scalar on the penalty's device."""
         return self._memory.averages[0]
 
-    def step(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
+    def step(self, metric: float | Tensor | None = None, *, pace: float = 1.0) -> None:
         """Take in the metric of a step or an epoch, and move λ.
 
-        A metric that is a tensor stays on its device: the host does not wait for its value.
+        A metric that is a tensor stays on its device: the host does not wait for its value, except for the first and
+        every hundredth, which are checked. An accuracy outside [0, 1] that is not looked at moves nothing, as NaN does.
 
         Args:
-            metric: accuracy or loss. Under ``torch.distributed`` every rank passes its own, and their mean counts.
+            metric: accuracy, a fraction in [0, 1], or loss; a number or a tensor with one element. None, with
+                ``mode="lipschitz"`` alone: the largest quotient that the penalty saw last. Under ``torch.distributed``
+                every rank passes its own, and their mean counts.
             pace: how fast the model learns now, such as the learning rate over its largest value. λ moves in
                 proportion: a λ that moved as fast as before would overshoot while the model changes slowly.
 
         Raises:
-            ValueError: a metric given as a number is not finite.
+            TypeError: the metric is neither a number nor a tensor.
+            ValueError: a metric given as a number is not finite, an accuracy is not in [0, 1], or a tensor has more
+                than one element.
         """
         lam = self.penalty.lam
         assert isinstance(lam, Tensor)
+        if metric is None and self.mode == "lipschitz":
+            metric = self.penalty.get_buffer("largest")
         if isinstance(metric, Tensor):
-            value = metric.detach().to(lam.device, lam.dtype, non_blocking=True)
-        elif math.isfinite(metric):
-            value = torch.tensor(metric, dtype=lam.dtype).to(lam.device, non_blocking=True)
+            if metric.numel() != 1:
+                raise ValueError(f"metric: expected one number, got shape {tuple(metric.shape)}: pass its mean")
+            value = average(metric.detach().reshape(()).to(lam.device, lam.dtype, non_blocking=True))
+            self._look_at(value)
         else:
-            raise ValueError(f"metric: expected a finite number, got {metric}")
+            number = self._number(metric)
+            value = average(torch.tensor(number, dtype=lam.dtype).to(lam.device, non_blocking=True))
+            if ranks() == 1:  # of several, one may have more than its share
+                self._check_fraction(number)
         memory = self._memory
         if lam.device != memory.sum.device or lam.dtype != memory.sum.dtype:
             memory = self._memory = memory.to(lam)
             self._one, self._pasts = self._constants(lam)
-        memory.sum.add_(average(value))
+        memory.sum.add_(value)
         memory.collected.add_(self._one)
         if not self._can_wait():
             self._move_(lam, pace)
+
+    def _number(self, metric: object) -> float:
+        """Return a metric that is not a tensor as a number, if it can be one."""
+        try:
+            number = float(metric)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"metric: expected a number or a tensor with one element, got {type(metric).__name__}: pass the "
+                "accuracy or loss of the step; only with mode='lipschitz' it can be left out"
+            ) from None
+        if not math.isfinite(number):
+            raise ValueError(f"metric: expected a finite number, got {number}")
+        return number
+
+    def _look_at(self, metric: Tensor) -> None:
+        """Check a metric that is a tensor now and then, for it may cost waiting for its value."""
+        if torch.compiler.is_compiling() or self.mode != "max":
+            return
+        if self._looks % _LOOK_EVERY == 0 and not torch.equal(metric, metric.clamp(0.0, 1 + _SLACK)):
+            self._check_fraction(float(metric))
+        self._looks += 1
+
+    def _check_fraction(self, value: float) -> None:
+        """Refuse an accuracy outside [0, 1]; NaN, which says nothing, may pass."""
+        if self.mode == "max" and (value < 0 or value > 1 + _SLACK):
+            raise ValueError(
+                f"metric: expected an accuracy in [0, 1], got {value:g}: 97 % is 0.97; for a loss say mode='min'"
+            )
 
     def _can_wait(self) -> bool:
         """Whether the penalty leaves λ alone until the next metric, if metrics keep coming with each of its calls."""
@@ -228,14 +285,19 @@ class DiscrepancyPrinciple:
         """
         memory = self._memory
         averages, largest = memory.averages, torch.finfo(metric.dtype).max
-        finite = metric == metric.clamp(-largest, largest)  # an overflowed step says nothing; NaN equals nothing
+        least, most = (0.0, 1 + _SLACK) if self.mode == "max" else (-largest, largest)
+        finite = metric == metric.clamp(least, most)  # an overflowed step says nothing; NaN equals nothing
         metric = torch.where(finite, metric, averages[0])
         share = count / memory.steps.add_(count)  # of the new metrics in a plain mean, with which both averages start
         averages.lerp_(metric, torch.maximum(share, 1 - self._pasts.pow(count)))
         short, long = averages.unbind()
-        if self.mode == "max":
-            return short - self.target, short - long
-        return self.target - short, long - short
+        if self.mode == "min":
+            return self.target - short, long - short
+        if self.mode == "lipschitz":  # log λ acts on the logarithm of the constant
+            tiny = torch.finfo(short.dtype).tiny
+            ratio = (short.clamp_min(tiny) / self.target).log()
+            return ratio, (short.clamp_min(tiny) / long.clamp_min(tiny)).log()
+        return short - self.target, short - long
 
     def _multiplicative_change(self, error: Tensor, trend: Tensor) -> Tensor:
         """The error that log λ is to follow, at most ``width`` in size; 0 while the trend is about to close the gap."""

@@ -59,7 +59,9 @@ class Box(nn.Module):
         if self.everywhere:
             return x
         if self._scalar is not None:
-            return x.clamp(*self._scalar)
+            largest = torch.finfo(x.dtype).max
+            low, high = (math.copysign(math.inf, b) if abs(b) > largest else b for b in self._scalar)
+            return x.clamp(low, high)
         return torch.minimum(torch.maximum(x, self.low.to(x)), self.high.to(x))
 
     def contains(self, x: Tensor) -> bool:
@@ -83,7 +85,8 @@ class Box(nn.Module):
         device = generator.device
         position = torch.rand((size, *shape), generator=generator, device=device, dtype=dtype)
         low, high = self.bounds(device, dtype)
-        return low + position * (high - low)
+        width = high - low
+        return torch.where(width.isfinite(), low + position * width, (1 - position) * low + position * high)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ``ValueError`` unless the bounds broadcast to one input of ``shape``."""
@@ -148,6 +151,8 @@ class Ball(nn.Module):
         offset = x - center
         length = distance(offset, keepdim=True)
         inside = self.radius * (1 - 4 * torch.finfo(x.dtype).eps)  # so that rounding does not leave it
+        if inside > torch.finfo(x.dtype).max:
+            return x
         return torch.where(length > inside, center + offset * (inside / length.clamp_min(inside)), x)
 
     def contains(self, x: Tensor) -> bool:

@@ -2,10 +2,12 @@
 
 __all__ = [
     "BatchDependentLayerError",
+    "CertificateError",
     "CheaplipWarning",
     "ConfigError",
     "DataError",
     "DivergedError",
+    "InUseError",
     "Interrupted",
     "ModelError",
     "RunError",
@@ -25,6 +27,10 @@ class UnsupportedLayerError(ValueError):
     """The Lipschitz constant of a layer is not known, so that nothing can be proved about the model."""
 
 
+class CertificateError(ValueError, TypeError):
+    """A certificate is used with weights, a domain or a floating-point type that it was not made for."""
+
+
 class ConfigError(ValueError):
     """An option is out of its range, or does not go with the others."""
 
@@ -39,6 +45,10 @@ class ModelError(ValueError):
 
 class RunError(ValueError):
     """The folder of a run is missing, damaged, in use, or cannot be written to."""
+
+
+class InUseError(RunError):
+    """Another process is at work in the folder of a run."""
 
 
 class DivergedError(RunError):

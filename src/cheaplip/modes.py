@@ -13,11 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from cheaplip.errors import BatchDependentLayerError
+from cheaplip.errors import BatchDependentLayerError, ModelError
 from cheaplip.model import Model
+from cheaplip.quotient import at_least_float32
 
 __all__ = [
     "check_independent_rows",
+    "check_repeatable",
     "dropout_off",
     "evaluation_mode",
     "has_dropout",
@@ -127,34 +129,74 @@ def check_independent_rows(model: Model, z: Tensor) -> None:
 
     Raises:
         BatchDependentLayerError: names the first layer whose output differs.
+        ModelError: the model is random in evaluation mode, too.
     """
+    with _undisturbed(model, z), evaluation_mode(model, _DropoutNd):
+        alone, names = _last_rows(model, z[-1:])
+        again, _ = _last_rows(model, z[-1:])
+        together, _ = _last_rows(model, z)
+    if (name := _first_difference(names, alone, again)) is not None:
+        check_repeatable(model, z)
+        raise BatchDependentLayerError(
+            f"layer {name}: two calls on the same input differ, so it is random in its present mode: {_REMEDY}"
+        )
+    if (name := _first_difference(names, alone, together)) is not None:
+        raise BatchDependentLayerError(
+            f"layer {name}: its output for an input depends on the rest of the batch: {_REMEDY}"
+        )
+
+
+@torch.no_grad()
+def check_repeatable(model: Model, z: Tensor) -> None:
+    """Raise if, in evaluation mode, two calls on the last of the inputs ``z`` differ.
+
+    Such a model has no Lipschitz constant: even u = v may have different outputs.
+
+    Raises:
+        ModelError: names the first layer whose output differs.
+    """
+    with _undisturbed(model, z), evaluation_mode(model):
+        once, names = _last_rows(model, z[-1:])
+        again, _ = _last_rows(model, z[-1:])
+    if (name := _first_difference(names, once, again)) is not None:
+        raise ModelError(
+            f"layer {name}: two calls on the same input differ in evaluation mode, so nothing can be measured: let it "
+            "draw random numbers in training only, as torch.nn.functional.dropout(x, p, self.training) does"
+        )
+
+
+@contextmanager
+def _undisturbed(model: Model, z: Tensor) -> Iterator[None]:
+    """Leave buffers and random states as they were before the block, and compute in full precision inside."""
     devices = [z.device] if z.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
-        evaluation_mode(model, _DropoutNd),
         _buffers_restored(model),
         torch.autocast(z.device.type, enabled=False),
     ):
-        alone, names = _last_rows(model, z[-1:])
-        together, _ = _last_rows(model, z)
-    for name, one, other in zip(names, alone, together, strict=False):
+        yield
+
+
+def _first_difference(names: list[str], rows: list[Tensor], others: list[Tensor]) -> str | None:
+    """Name the first layer whose outputs differ by more than rounding. None: there is none."""
+    for name, one, other in zip(names, rows, others, strict=False):
         size = torch.maximum(one.abs().max(), other.abs().max()) if one.shape == other.shape and one.numel() else None
         if size is not None and bool((one - other).abs().max() > 1e-3 * size):
-            raise BatchDependentLayerError(
-                f"layer {name}: its output for an input depends on the rest of the batch: {_REMEDY}"
-            )
+            return name
+    return None
 
 
 @contextmanager
 def _buffers_restored(model: Model) -> Iterator[None]:
     """Undo what forward passes do to buffers, such as the power iteration of ``spectral_norm``, after the block."""
     buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
-    before = [buffer.clone() for buffer in buffers]
+    before = [(buffer.clone(), buffer._version) for buffer in buffers]
     try:
         yield
     finally:
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        for buffer, (value, version) in zip(buffers, before, strict=True):
+            if buffer._version != version:  # writing a buffer needlessly would spoil a backward pass that has saved it
+                buffer.copy_(value)
 
 
 def _last_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
@@ -166,15 +208,15 @@ def _last_rows(model: Model, z: Tensor) -> tuple[list[Tensor], list[str]]:
         def record(name: str, kind: str) -> Callable[[nn.Module, object, object], None]:
             def hook(_module: nn.Module, _args: object, output: object) -> None:
                 if isinstance(output, Tensor) and output.dim() > 0 and len(output) == len(z):
-                    rows.append(output[-1].detach().float().clone())
+                    rows.append(at_least_float32(output[-1].detach()).clone())
                     names.append(f"{name!r} ({kind})")
 
             return hook
 
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
             hooks.callback(module.register_forward_hook(record(name or "model", type(module).__name__)).remove)
-        output = model(z)
-        if not isinstance(model, nn.Module):
-            rows.append(output[-1].detach().float().clone())
+        output = model(z.clone())  # a model may write into its input
+        if not isinstance(model, nn.Module) and isinstance(output, Tensor) and output.dim() > 0:
+            rows.append(at_least_float32(output[-1].detach()).clone())
             names.append("'model' (function)")
     return rows, names

@@ -38,8 +38,8 @@ class Partners(nn.Module):
         domain: where inputs live; x + δ never leaves it. None: all of space.
         step: length of one climb, in units of ``radius``.
         ramp: number of epochs in which the radius grows from 0 to its full size.
-        every: move perturbations in each ``every``-th call only; the calls between cost no gradient with respect to
-            the inputs.
+        every: move perturbations in each ``every``-th call only, the first one included; the calls between cost no
+            gradient with respect to the inputs.
         dtype: in which perturbations are stored, ``torch.float16`` for half the memory. None: that of ``x``.
 
     Raises:
@@ -127,11 +127,12 @@ class Partners(nn.Module):
         """
         index = self._checked_index(x, index)
         if not self.training:
-            return self.domain.project(x + self.shift[index].to(x.dtype))
+            return self._perturbed(x, index)
+        moves = self._calls % self.every == 0  # the first call does, as in CLIP: both then share their gradients
         self._seen += len(x)
         self._calls += 1
-        if self._calls % self.every:
-            return self.domain.project(x + self.shift[index].to(x.dtype))
+        if not moves:
+            return self._perturbed(x, index)
         perturbed: Tensor = _Perturb.apply(self._anchor, x, index, self)  # type: ignore[no-untyped-call]
         return perturbed
 
@@ -147,11 +148,10 @@ class Partners(nn.Module):
         """
         shift = self.shift.index_select(0, index).to(x.dtype)
         length = distance(gradient)
-        sound = torch.isfinite(length)
-        direction = torch.where(column(sound, x), gradient, 0.0) / column(length.clamp_min(_TINY), x)
-        moved = shift + self.step * self.radius * direction
-        moved = moved * column((self.reach / distance(moved).clamp_min(_TINY)).clamp_max(1.0), x)
-        moved = self.domain.project(x + moved) - x
+        pace = self.step * self.radius / length.clamp_min(_TINY)
+        moved = torch.where(column(torch.isfinite(length), x), torch.addcmul(shift, gradient, column(pace, x)), shift)
+        moved.mul_(column((self.reach / distance(moved).clamp_min(_TINY)).clamp_max(1.0), x))
+        moved = self.domain.project(moved.add_(x)).sub_(x)
         self.shift.index_copy_(0, index, moved.to(self.shift.dtype))
 
     def get_extra_state(self) -> Tensor:
@@ -161,6 +161,9 @@ class Partners(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore what :meth:`get_extra_state` returned."""
         self._seen, self._calls = state.tolist()
+
+    def _perturbed(self, x: Tensor, index: Tensor) -> Tensor:
+        return self.domain.project(self.shift.index_select(0, index).to(x.dtype).add_(x))
 
     def _checked_index(self, x: Tensor, index: Tensor | None) -> Tensor:
         """Check the first batch and return its index; later batches are not checked: that would wait for the device."""
@@ -195,7 +198,7 @@ class _Perturb(torch.autograd.Function):
         """``_anchor`` requires a gradient, and with it the result, whether or not ``x`` does."""
         ctx.save_for_backward(x, index)
         ctx.partners, ctx.moved = partners, False
-        return partners.domain.project(x + partners.shift.index_select(0, index).to(x.dtype))
+        return partners._perturbed(x, index)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

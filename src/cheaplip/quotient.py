@@ -16,6 +16,7 @@ __all__ = [
     "check_norm",
     "column",
     "distance",
+    "exact_quotient",
     "inverse_distance",
     "quotient",
     "quotient_and_slope",
@@ -47,15 +48,17 @@ def check_norm(norm: Norm, name: str) -> Norm:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return ``x`` unchanged in float32 and float64, cast to float32 in lower precision."""
+    """Return ``x`` in float32 or float64, or if complex in complex64 or complex128; lower precision is raised."""
+    if x.is_complex():
+        return x.to(torch.complex64) if x.dtype == torch.complex32 else x
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def distance(difference: Tensor, norm: Norm = 2, *, keepdim: bool = False) -> Tensor:
-    """Norm of each element of a batch, over all its other dimensions.
+    """Norm of each element of a batch, over all its other dimensions; of complex numbers, the magnitudes count.
 
     Args:
-        difference: (B, *shape).
+        difference: (B, *shape), real or complex.
         norm: 1, 2, ``inf``, or a callable from (B, *shape) to (B,).
         keepdim: keep the other dimensions, with size 1, so that the result broadcasts against ``difference``.
 
@@ -91,10 +94,10 @@ def slope(difference: Tensor, norm: Norm = 2) -> Tensor:
     if norm == 2:
         return difference / distance(difference, keepdim=True).clamp_min(TINY)
     if norm == 1:
-        return difference.sign()
+        return difference.sgn()
     if norm == math.inf:
         sizes = difference.abs()
-        peaks = difference.sign() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
+        peaks = difference.sgn() * (sizes == sizes.amax(dim=tuple(range(1, sizes.dim())), keepdim=True))
         return peaks / distance(peaks, 1, keepdim=True).clamp_min(1)
     value, pull = torch.func.vjp(lambda at: distance(at, norm), difference)  # type: ignore[misc]
     gradient: Tensor = pull(torch.ones_like(value))[0]
@@ -126,6 +129,36 @@ def quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2,
     with torch.autocast(u.device.type, enabled=False):
         rise = distance(at_least_float32(fu) - at_least_float32(fv), norm_out)
         return rise * inverse_distance(u, v, norm_in)
+
+
+def exact_quotient(fu: Tensor, fv: Tensor, u: Tensor, v: Tensor, *, norm_in: Norm = 2, norm_out: Norm = 2) -> Tensor:
+    r"""Compute :func:`quotient` with differences whose squares, or which themselves, overflow or underflow.
+
+    It takes some passes more over its arguments, and has no gradient.
+
+    Args:
+        fu, fv, u, v, norm_in, norm_out: as in :func:`quotient`.
+
+    Returns:
+        (B,), in the widest of float32 and the arguments' types; 0 where u = v.
+    """
+    (rise, rise_unit), (run, run_unit) = _length(fu, fv, norm_out), _length(u, v, norm_in)
+    return torch.where(run > 0, rise / torch.where(run > 0, run, 1) * (rise_unit / run_unit), 0.0)
+
+
+def _length(x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Return ‖x − y‖ as a product of two factors, (B,) each."""
+    x, y = at_least_float32(x.detach()), at_least_float32(y.detach())
+    if callable(norm):
+        return distance(x - y, norm), torch.ones(len(x), dtype=x.dtype, device=x.device)
+    inner = tuple(range(1, x.dim()))
+    huge = torch.finfo(x.dtype).max / 4
+    peak = torch.maximum(x.abs(), y.abs())
+    half = torch.where((peak.amax(dim=inner) if inner else peak) > huge, 0.5, 1.0).to(peak)
+    difference = x * column(half, x) - y * column(half, x)
+    size = difference.abs().amax(dim=inner) if inner else difference.abs()
+    size = torch.where(size > 0, size, 1)
+    return distance(difference / column(size, difference), norm) / half, size
 
 
 def quotient_and_slope(fu: Tensor, fv: Tensor, per_distance: Tensor, *, norm_out: Norm = 2) -> tuple[Tensor, Tensor]:

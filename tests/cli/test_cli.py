@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,24 +19,32 @@ from rich.progress import TextColumn
 from cheaplip.cli import run
 from cheaplip.cli.console import LoggedProgress
 
-TINY = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "2"]
+NETWORK = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "0", "--search", "8"]
+TINY = [*NETWORK, "--target", "0.6"]  # named, so that no plain network is trained first
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert run(["train", "digits", "--out", str(path), "--no-measure", *TINY]) == 0
+    return path
 
 
 @pytest.fixture
-def trained(tmp_path):
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
-    return tmp_path / "run"
+def trained(once, tmp_path):
+    """A finished run, for the test alone."""
+    return shutil.copytree(once, tmp_path / "run")
 
 
 def test_train_prints_a_table(tmp_path, capsys):
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *NETWORK]) == 0
     out = capsys.readouterr().out
     assert "accuracy, test" in out
     assert "largest quotient found" in out
 
 
 def test_json_alone_on_standard_output(tmp_path, capsys):
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY, "--json"]) == 0
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY, "--no-measure", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
 
 
@@ -46,10 +55,27 @@ def test_evaluate_adds_the_keys_asked_for(trained, capsys):
     assert list(json.loads(capsys.readouterr().out)["robust"]) == ["noise@1.0", "noise@2.0", "pgd@1.0", "pgd@2.0"]
 
 
+def test_one_attack_that_looks_for_near_inputs_draws_a_curve(trained, capsys):
+    capsys.readouterr()
+    assert run(["evaluate", str(trained), "--attacks", "fmn", "--samples", "20", "--json"]) == 0
+    robust = json.loads(capsys.readouterr().out)["robust"]
+    assert len(robust) == 4
+    assert list(robust.values()) == sorted(robust.values(), reverse=True)
+
+
+def test_corruptions_have_sizes_that_suit_the_data(trained, capsys):
+    capsys.readouterr()
+    assert run(["evaluate", str(trained), "--attacks", "blur,brightness", "--samples", "20", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["robust"]) == ["blur@1.0", "brightness@0.2"]
+    page = (trained / "report.html").read_text()
+    assert "blur \\u03c3 (pixels)" in page
+    assert "brightness \\u00b1 \\u03b4 (units of the input)" in page
+
+
 def test_bracket_prints_both_ends_and_keeps_them(trained, capsys):
     before = json.loads((trained / "metrics.json").read_text())["lipschitz"]["lower"]
     capsys.readouterr()
-    assert run(["bracket", str(trained), "--seconds", "1", "--json"]) == 0
+    assert run(["bracket", str(trained), "--seconds", "0.2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     kept = json.loads((trained / "metrics.json").read_text())["lipschitz"]
     assert found["lower"] <= found["upper"]
@@ -59,8 +85,27 @@ def test_bracket_prints_both_ends_and_keeps_them(trained, capsys):
     assert json.loads((trained / "metrics.json").read_text())["lipschitz"] == kept
 
 
+def test_bracket_by_a_published_bound(trained, capsys):
+    assert run(["bracket", str(trained), "--seconds", "0", "--method", "combettes-pesquet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == "combettes-pesquet"
+    assert found["lower"] <= found["upper"]
+
+
+def test_an_estimate_has_a_row_of_its_own_and_is_not_kept(trained, capsys):
+    capsys.readouterr()
+    assert run(["bracket", str(trained), "--seconds", "0", "--method", "clever", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["upper"] is None
+    assert found["method"] == "none"
+    assert found["estimate"]["largest"] <= found["estimate"]["value"]
+    assert "upper" not in json.loads((trained / "metrics.json").read_text())["lipschitz"]
+    assert run(["bracket", str(trained), "--seconds", "0", "--method", "clever"]) == 0
+    assert re.search(r"│ clever, an estimate, no bound +│ +[\d.]+ │", capsys.readouterr().out)
+
+
 def test_compare_prints_a_row_for_each_method(tmp_path, capsys):
-    arguments = ["compare", "digits", "--methods", "plain,clip", "--attacks", "noise,pgd", "--samples", "20", *TINY]
+    arguments = ["compare", "digits", "--methods", "plain,clip", "--attacks", "noise,pgd", "--samples", "20", *NETWORK]
     assert run([*arguments, "--seeds", "0,1", "--out", str(tmp_path / "all")]) == 0
     out = capsys.readouterr().out
     assert re.search(r"│ plain +│ +[\d.]+ ±", out)
@@ -78,7 +123,28 @@ def test_own_data_and_model(tmp_path, monkeypatch):
         "def net(shape, outputs):\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, outputs))\n"
     )
-    assert run(["train", "mine:data", "--model", "mine:net", "--out", "run", "--epochs", "1", "--probe", "2"]) == 0
+    assert (
+        run(
+            [
+                "train",
+                "mine:data",
+                "--model",
+                "mine:net",
+                "--out",
+                "run",
+                "--epochs",
+                "1",
+                "--probe",
+                "2",
+                "--search",
+                "8",
+                "--target",
+                "0.6",
+                "--no-measure",
+            ]
+        )
+        == 0
+    )
 
 
 def bad_file(name, content):
@@ -164,11 +230,11 @@ def test_bad_input_is_one_line_and_exit_2(prepare, arguments, message, tmp_path,
 
 
 def test_a_full_folder_is_kept_without_overwrite(trained, capsys):
-    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     assert run(["train", "digits", "--out", str(trained), *TINY]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
-    assert run(["train", "digits", "--out", str(trained), *TINY, "--overwrite"]) == 0
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+    assert run(["train", "digits", "--out", str(trained), *TINY, "--overwrite", "--no-measure"]) == 0
 
 
 def test_compare_refuses_a_foreign_folder(tmp_path, capsys):
@@ -188,6 +254,8 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
         "run",
         "--epochs",
         "2000",
+        "--target",
+        "98%",
         "--probe",
         "0",
     ]
@@ -238,15 +306,13 @@ def test_a_table_with_features_of_different_ranges_is_compared_without_autoattac
     assert names == {"noise", "pgd-sign", "pgd"}
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--attacks", "bogus"], ["--model", "nope"], ["--epsilon", "-1"], ["--seeds", "1.5"]], ids=lambda w: w[0]
-)
-def test_overwrite_with_bad_options_deletes_nothing(wrong, tmp_path, capsys):
+def test_overwrite_with_bad_options_deletes_nothing(tmp_path, capsys):
     arguments = ["compare", "digits", "--methods", "plain", "--attacks", "noise", "--samples", "9", *TINY]
     assert run([*arguments, "--out", str(tmp_path)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert run([*arguments, "--out", str(tmp_path), "--overwrite", *wrong]) == 2
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for wrong in (["--attacks", "bogus"], ["--model", "nope"], ["--epsilon", "-1"], ["--seeds", "1.5"]):
+        assert run([*arguments, "--out", str(tmp_path), "--overwrite", *wrong]) == 2
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before, wrong
 
 
 def test_compare_attacks_again_with_another_number_of_samples(tmp_path, capsys):
@@ -282,7 +348,23 @@ def test_batch_norm_wants_the_separate_form(form, status, tmp_path, monkeypatch,
         "def net(shape, outputs):\n"
         "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, outputs))\n"
     )
-    arguments = ["train", "digits", "--model", "normed:net", "--epochs", "1", "--probe", "2", "--out", "r"]
+    arguments = [
+        "train",
+        "digits",
+        "--model",
+        "normed:net",
+        "--epochs",
+        "1",
+        "--probe",
+        "2",
+        "--search",
+        "8",
+        "--target",
+        "0.6",
+        "--out",
+        "r",
+        "--no-measure",
+    ]
     assert run([*arguments, "--form", form]) == status
     if status:
         err = capsys.readouterr().err

@@ -138,19 +138,28 @@ def fit(model: nn.Module, clip: CLIP, form: str, x: Tensor, y: Tensor, optimizer
 def constant(model: nn.Module, x: Tensor) -> float:
     """The largest quotient that a search of its own finds, in evaluation mode."""
     model.eval()
-    found = largest_quotient(model, x, size=24, steps=30).value
+    found = largest_quotient(model, x, size=24, steps=10).value
     model.train()
     return found
 
 
-@pytest.mark.parametrize(("name", "form"), FITTING)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [pytest.param(name, "own pass", id=name) for name in MODELS]
+    + [pytest.param("attention", "shared pass", id="attention, shared pass")]
+    + [
+        pytest.param(name, "shared pass", id=f"{name}, shared pass", marks=pytest.mark.slow)
+        for name in MODELS
+        if name != "attention" and MODELS[name][2] is None
+    ],
+)
 def test_training_lowers_the_constant(name, form):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x, y = made(name)
         plain = copy.deepcopy(model)
-        fit(model, clip_on(x, lam=2.0), form, x, y, steps=100)
-        fit(plain, clip_on(x, lam=0.0), form, x, y, steps=100)
+        fit(model, clip_on(x, lam=2.0), form, x, y, steps=60)
+        fit(plain, clip_on(x, lam=0.0), form, x, y, steps=60)
         assert constant(model, x) < 0.8 * constant(plain, x)
 
 
@@ -231,12 +240,25 @@ def test_non_contiguous_inputs(view, form):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+def runs_in_bfloat16(model, x):
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            model(x)
+    except RuntimeError as error:
+        if "could not create a primitive descriptor" in str(error):
+            return False
+        raise
+    return True
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["dropout", "attention", "LSTM", "group norm"])
 def test_training_under_bfloat16_autocast(name, form):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x, y = made(name)
+        if not runs_in_bfloat16(model, x):
+            pytest.skip("torch has no such layer in bfloat16 on this processor")
         plain = copy.deepcopy(model)
         for net, lam in ((model, 0.3), (plain, 0.0)):
             clip, optimizer = clip_on(x, lam=lam), torch.optim.SGD(net.parameters(), lr=0.1)

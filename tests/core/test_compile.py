@@ -70,7 +70,7 @@ def train(form: str, backend: str | None, every: int = 1, **options) -> tuple[di
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        controller.step(loss.detach())
+        controller.step(loss.detach().sigmoid())
         losses.append(loss.detach())
     return {"losses": torch.stack(losses), **model.state_dict(), **clip.state_dict()}, graphs.frame_count
 
@@ -97,7 +97,7 @@ def test_a_compiled_step_equals_an_eager_one(form, every, backend):
 @pytest.mark.parametrize(
     ("step", "start"), [("gradient", "data"), ("quotient", "batch"), ("power", "uniform")], ids=lambda option: option
 )
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["shared pass", pytest.param("own pass", marks=pytest.mark.slow)])
 def test_whatever_the_options(form, step, start):
     check_equal(form, "aot_eager", step=step, start=start)
 
@@ -170,5 +170,5 @@ def test_no_step_waits_for_the_device(form, step, every):
         with NeverWaits() if k > 0 else nullcontext():  # the first call looks at the model
             loss = objective(form, model, clip)(x, y)
             loss.backward()
-            controller.step(loss.detach())
+            controller.step(loss.detach().sigmoid())
     assert int(clip.pairs.age.min()) < STEPS

@@ -303,7 +303,7 @@ def test_a_noisy_plant_settles_on_the_target_in_every_epoch_s_mean(seed):
     accuracy, course = 0.5, []
     for wobble in noise:
         accuracy += (1 - 0.1 * math.log1p(penalty.lam.item()) - accuracy) / 50
-        controller.step(accuracy + wobble)
+        controller.step((accuracy + wobble).clamp(max=1.0))
         course.append(accuracy)
     epochs = torch.tensor(course).reshape(12, 500).mean(dim=1)
     assert (epochs[8:] - 0.9).abs().max() <= 0.005
@@ -492,7 +492,7 @@ def test_an_incomplete_state_is_refused_by_name():
         (math.nan, {}, "target: expected an accuracy in (0, 1), got nan: 97 % is 0.97; for a loss say mode='min'"),
         (0.0, {"mode": "min"}, "target: expected a positive loss, got 0.0"),
         (math.inf, {"mode": "min"}, "target: expected a positive loss, got inf"),
-        (0.9, {"mode": "above"}, "mode: expected one of max, min, got 'above'"),
+        (0.9, {"mode": "above"}, "mode: expected one of max, min, lipschitz, got 'above'"),
         (0.9, {"rule": "integral"}, "rule: expected one of multiplicative, additive, got 'integral'"),
         (0.9, {"rate": 0.0}, "rate: expected a positive number, got 0.0"),
         (0.9, {"rate": math.nan}, "rate: expected a positive number, got nan"),
@@ -583,3 +583,102 @@ def test_gain_waits_until_the_target_is_met_and_warmup_is_over():
 def test_gain_out_of_range(gain):
     with pytest.raises(ValueError, match="gain: expected a finite number of at least 0, got"):
         controlled(gain=gain)
+
+
+# What is no accuracy
+
+
+@pytest.mark.parametrize("shape", ["number", "tensor", "float64", "float16", "one element"])
+@pytest.mark.parametrize("value", [97.0, 100, 1.5, 1.01, -0.1, -97.0])
+def test_an_accuracy_that_is_no_fraction_is_refused(value, shape):
+    metric = {
+        "number": value,
+        "tensor": torch.tensor(float(value)),
+        "float64": torch.tensor(value, dtype=torch.float64),
+        "float16": torch.tensor(value).half(),
+        "one element": torch.tensor([float(value)]),
+    }[shape]
+    penalty, controller = controlled()
+    with pytest.raises(
+        ValueError, match=r"^metric: expected an accuracy in \[0, 1\], got .*: 97 % is 0\.97; for a loss"
+    ):
+        controller.step(metric)
+    assert penalty.lam == 1.0
+
+
+@pytest.mark.parametrize("metric", [0, 1, 0.0, 1.0, True, torch.tensor(1), torch.tensor(True), torch.tensor([0.5])])
+def test_the_ends_of_the_range_are_accuracies(metric):
+    penalty, controller = controlled()
+    controller.step(metric)
+    assert math.isfinite(penalty.lam)
+
+
+@pytest.mark.parametrize("metric", [97.0, torch.tensor(97.0)])
+def test_a_loss_may_be_large(metric):
+    penalty, controller = controlled(0.5, mode="min")
+    controller.step(metric)
+    assert penalty.lam < 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "message"),
+    [
+        (None, TypeError, "metric: expected a number or a tensor with one element, got NoneType: pass the accuracy"),
+        ("97 %", TypeError, "metric: expected a number or a tensor with one element, got str: pass the accuracy or"),
+        ({"acc": 0.9}, TypeError, "metric: expected a number or a tensor with one element, got dict: pass the"),
+        (torch.ones(64), ValueError, "metric: expected one number, got shape (64,): pass its mean"),
+        (torch.ones(0), ValueError, "metric: expected one number, got shape (0,): pass its mean"),
+    ],
+)
+def test_what_is_no_number_is_refused(metric, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        controlled()[1].step(metric)
+
+
+def test_on_the_device_an_accuracy_that_is_no_fraction_moves_nothing():
+    penalty, controller = controlled(smoothing=0.0)
+    controller.step(torch.tensor(controller.target))
+    before = penalty.lam.clone()
+    for _ in range(99):
+        controller.step(torch.tensor(97.0))
+    assert penalty.lam == before
+    with pytest.raises(ValueError, match=r"^metric: expected an accuracy in \[0, 1\], got 97: 97 % is 0\.97"):
+        controller.step(torch.tensor(97.0))
+
+
+# A constant as the target
+
+
+def steepened(constant, **options):
+    clip = CLIP(PairSet(torch.tensor([[0.0, 0.0], [1.0, 1.0]])), lam=0.5)
+    clip.largest.fill_(constant)
+    return clip, DiscrepancyPrinciple(clip, 1.0, mode="lipschitz", smoothing=0.0, **options)
+
+
+@pytest.mark.parametrize("given", [(), (None,), (lambda clip: clip.largest,), (lambda clip: float(clip.largest),)])
+@pytest.mark.parametrize(("constant", "rises"), [(30.0, True), (1.1, True), (0.9, False), (0.0, False)])
+def test_lam_rises_while_the_constant_is_above_the_target(constant, rises, given):
+    clip, controller = steepened(constant)
+    controller.step(*(value(clip) if callable(value) else value for value in given))
+    assert (clip.lam > 0.5) == rises
+    assert abs(math.log(clip.lam / 0.5)) <= 0.0100001
+
+
+@pytest.mark.parametrize("rule", ["multiplicative", "additive"])
+def test_a_constant_settles_on_its_target(rule):
+    clip, controller = steepened(3.0, rule=rule, rate=0.01)
+    for _ in range(2000):
+        clip.largest.fill_(3 / (1 + float(clip.lam)))
+        controller.step()
+    assert float(clip.largest) == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])
+def test_a_target_constant_must_be_positive(target):
+    with pytest.raises(ValueError, match=r"^target: expected a positive Lipschitz constant, got"):
+        DiscrepancyPrinciple(Penalty(), target, mode="lipschitz")
+
+
+def test_without_a_largest_quotient_there_is_nothing_to_steer():
+    with pytest.raises(TypeError, match=r"^penalty: expected a module with a scalar buffer 'largest', such as"):
+        DiscrepancyPrinciple(Penalty(), 1.0, mode="lipschitz")

@@ -112,10 +112,9 @@ def test_processes_equal_one_whatever_the_options(form, step, aggregate, count, 
 
 
 @pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 shards on accelerators only")
-@pytest.mark.parametrize("wrap", ["FSDP"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_sharded_model(form, wrap, tmp_path):
-    check_equal(2, tmp_path, form, wrap)
+@pytest.mark.parametrize("form", ["shared pass", pytest.param("own pass", marks=pytest.mark.slow)])
+def test_a_sharded_model(form, tmp_path):
+    check_equal(2, tmp_path, form, "FSDP")
 
 
 @pytest.mark.slow
@@ -146,7 +145,7 @@ def fit_batch_norm(form: str) -> dict:
     return {name: p.detach() for name, p in net.named_parameters()}
 
 
-@pytest.mark.parametrize("form", ["one backward pass", "two backward passes"])
+@pytest.mark.parametrize("form", ["one backward pass", pytest.param("two backward passes", marks=pytest.mark.slow)])
 def test_batch_norm_in_its_wrapper(form, tmp_path):
     one, other = on_ranks(2, fit_batch_norm, tmp_path, form)
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cheaplip.data import idx
+from cheaplip.data.named import mnist as official
 from data_files import FILES, small_mnist
 
 
@@ -21,5 +21,5 @@ def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def known(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Makes the files in ``mnist`` the official ones."""
     checksums = {f: hashlib.sha256(gzip.decompress((mnist / f"{f}.gz").read_bytes())).hexdigest() for f in FILES}
-    monkeypatch.setattr(idx, "_CHECKSUMS", {"mnist": checksums, "fashion-mnist": {f: f"of {f}" for f in FILES}})
+    monkeypatch.setattr(official, "_CHECKSUMS", {"mnist": checksums, "fashion-mnist": {f: f"of {f}" for f in FILES}})
     return checksums

@@ -16,7 +16,8 @@ from data_files import blobs, refuses, save_npz
     [
         pytest.param(
             "mnits",
-            "unknown data 'mnits': expected digits, mnist, fashion-mnist, a .npz or .csv file, "
+            "unknown data 'mnits': expected digits, mnist, fashion-mnist, kmnist, emnist-letters, cifar-10, "
+            "pneumoniamnist or another 2-D MedMNIST set, a .npz or .csv file, "
             "a folder of images by class, or package.module:function; did you mean 'mnist'?",
             id="typo",
         ),

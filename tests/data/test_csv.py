@@ -46,7 +46,7 @@ def with_line(number: int, line: str) -> str:
         pytest.param(
             LINES[0],
             "kind",
-            "expected x of shape (N, *input), with at least one sample and feature, got (0, 2)",
+            "expected rows below the names of the columns, got none",
             id="header only",
         ),
         pytest.param(
@@ -58,11 +58,14 @@ def with_line(number: int, line: str) -> str:
         pytest.param(
             with_line(5, "1,big,a"),
             "kind",
-            ", line 5, column 'weight': expected a number, got 'big'; encode or drop the column",
+            ", line 5, column 'weight': expected a number, as in most rows, got 'big'; encode the column, or ",
             id="word",
         ),
         pytest.param(
-            with_line(5, "1,,a"), "kind", ", line 5, column 'weight': expected a number, got ''", id="empty cell"
+            with_line(5, "1,inf,a"),
+            "kind",
+            "got NaN or Inf in 1 of 24 places, the first at line 5, column 'weight'",
+            id="infinity",
         ),
         pytest.param(
             with_line(5, "1,2, "),
@@ -71,15 +74,15 @@ def with_line(number: int, line: str) -> str:
             id="empty label",
         ),
         pytest.param(
-            with_line(5, "\n1,nan,a"),
+            with_line(5, "\n1,1e999,a"),
             "kind",
             "got NaN or Inf in 1 of 24 places, the first at line 6, column 'weight'",
-            id="nan after a blank line",
+            id="too large, after a blank line",
         ),
         pytest.param(
             with_line(5, "1,2,c"),
             "kind",
-            "expected at least 3 samples of every class, one for each part of the split, got 1 of class 2",
+            "expected at least 3 samples of every class, one for each part of the split, got 1 of class 'c'",
             id="single sample",
         ),
     ],

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cheaplip.data import idx, load
+from cheaplip.data import load
+from cheaplip.data.named import mnist as official
 from cheaplip.errors import DataError
 from data_files import (
     FILES,
@@ -55,7 +56,7 @@ def served(
         monkeypatch.setenv("CHEAPLIP_DATA", "")
         for variable in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(variable, "127.0.0.1")
-        monkeypatch.setattr(idx.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+        monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
         yield handler
         server.shutdown()
         thread.join()
@@ -168,8 +169,8 @@ def test_the_official_addresses_are_used_without_a_mirror(
         raise OSError("refused")
 
     monkeypatch.delenv("CHEAPLIP_DATA_URL")
-    monkeypatch.setattr(idx, "_fetch", refuse)
-    for name in idx.NAMES:
+    monkeypatch.setattr(official, "_fetch", refuse)
+    for name in ("mnist", "fashion-mnist"):
         with refuses("refused"):
             load(name)
     assert asked == [

@@ -132,7 +132,24 @@ def test_numbers_are_not_in_folders(folder):
 
 def test_a_folder_is_trained_on(folder, tmp_path, capsys):
     out = tmp_path / "run"
-    assert run(["train", str(folder), "--out", str(out), "--epochs", "1", "--model", "mlp:4", "--probe", "0"]) == 0
+    assert (
+        run(
+            [
+                "train",
+                str(folder),
+                "--out",
+                str(out),
+                "--epochs",
+                "1",
+                "--model",
+                "mlp:4",
+                "--probe",
+                "0",
+                "--no-measure",
+            ]
+        )
+        == 0
+    )
     assert json.loads((out / "config.json").read_text())["data"] == str(folder)
     broken(folder)
     capsys.readouterr()

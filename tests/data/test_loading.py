@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cheaplip import Box, CheaplipWarning
-from cheaplip.data import Data, Split, idx, load, sources
+from cheaplip.data import Data, Split, load, sources
+from cheaplip.data.named import reader
 from data_files import (
     blobs,
     save_csv,
@@ -125,7 +126,7 @@ def test_to_moves_a_copy() -> None:
 
 
 def test_the_public_names_exist_and_are_sorted() -> None:
-    for module in (sources, idx):
+    for module in (sources, reader):
         assert all(hasattr(module, name) for name in module.__all__)
         assert module.__all__ == sorted(
             module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)

@@ -93,7 +93,7 @@ def test_what_cannot_be_scaled_is_refused(source, scaling, message):
 @pytest.fixture(scope="module")
 def trained(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert run(["train", table, "--label", "kind", "--out", str(folder), *TINY, "--epochs", "20"]) == 0
+    assert run(["train", table, "--label", "kind", "--out", str(folder), *TINY, "--epochs", "20", "--no-measure"]) == 0
     return folder
 
 

@@ -21,8 +21,16 @@ with warnings.catch_warnings():
     from transformers import (
         BertConfig,
         BertForMaskedLM,
+        BertForQuestionAnswering,
         BertForSequenceClassification,
+        BertForTokenClassification,
+        BertLMHeadModel,
+        BertModel,
+        GPT2Config,
+        GPT2LMHeadModel,
         Seq2SeqTrainer,
+        T5Config,
+        T5ForConditionalGeneration,
         Trainer,
         TrainingArguments,
         ViTConfig,
@@ -264,6 +272,184 @@ def test_something_else_than_a_lazy_clip_is_refused(tmp_path):
         trainer(bert(), 0.1, tmp_path)
 
 
+# Outputs and labels of every form
+
+
+def rows(**columns):
+    return [{name: value[i] for name, value in columns.items()} for i in range(16)]
+
+
+IDS = TOKENS[:16]
+PADDED = torch.where(torch.arange(6) < 4, IDS % 2, -100)
+GPT2 = {"vocab_size": 20, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+T5 = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
+
+
+def gpt2():
+    set_seed(0)
+    return GPT2LMHeadModel(GPT2Config(**GPT2, **NO_DROPOUT, bos_token_id=0, eos_token_id=0))
+
+
+def t5():
+    set_seed(0)
+    return T5ForConditionalGeneration(T5Config(**T5, decoder_start_token_id=0))
+
+
+def decoder():
+    set_seed(0)
+    return BertLMHeadModel(BertConfig(vocab_size=20, max_position_embeddings=8, is_decoder=True, **SIZES))
+
+
+def yes_or_no():
+    set_seed(0)
+    return BertForSequenceClassification(BertConfig(vocab_size=20, max_position_embeddings=8, num_labels=3, **SIZES))
+
+
+def of_classes(logits, labels):
+    counted = labels != -100
+    return (logits.argmax(-1) == labels)[counted].float().mean()
+
+
+def next_token(output, batch):
+    return of_classes(output.logits[:, :-1], batch["labels"][:, 1:])
+
+
+def same_token(output, batch):
+    return of_classes(output.logits, batch["labels"])
+
+
+def start_and_end(output, batch):
+    starts, ends = (output[f"{side}_logits"].argmax(-1) == batch[f"{side}_positions"] for side in ("start", "end"))
+    return (torch.cat([starts[:15], ends]).float()).mean()  # the last start is outside
+
+
+ANSWERS = {"start_positions": torch.tensor([1] * 15 + [9]), "end_positions": torch.tensor([2, 3] * 8)}
+SEEN = {
+    "classes": (bert, {"labels": IDS[:, 0] % 2}, same_token),
+    "tokens": (lambda: bert(BertForTokenClassification), {"labels": IDS % 2}, same_token),
+    "padded tokens": (lambda: bert(BertForTokenClassification), {"labels": PADDED}, same_token),
+    "masked tokens": (lambda: bert(BertForMaskedLM), {"labels": torch.where(IDS > 9, IDS, -100)}, same_token),
+    "next tokens": (gpt2, {"labels": IDS}, next_token),
+    "next tokens, padded": (gpt2, {"labels": torch.where(torch.arange(6) < 4, IDS, -100)}, next_token),
+    "next tokens of a decoder": (decoder, {"labels": IDS}, next_token),
+    "encoder and decoder": (t5, {"labels": PADDED}, same_token),
+    "yes or no": (
+        yes_or_no,
+        {"labels": (IDS[:, :3] > 9).float()},
+        lambda output, batch: ((output.logits > 0) == (batch["labels"] > 0.5)).float().mean(),
+    ),
+    "start and end": (lambda: bert(BertForQuestionAnswering), ANSWERS, start_and_end),
+}
+
+
+@pytest.mark.parametrize("case", SEEN)
+@pytest.mark.filterwarnings("ignore")
+def test_the_controller_sees_the_accuracy(case, tmp_path):
+    make, labels, accuracy = SEEN[case]
+    model, clip = make(), LazyCLIP(lam=1e-4, target=0.5, smoothing=0.0, size=4)
+    with torch.no_grad():
+        expected = accuracy(make().train()(input_ids=IDS, **labels), labels)
+    options = {"max_steps": 1, "learning_rate": 1e-12, "seed": 3}
+    trainer(model, clip, tmp_path, rows(input_ids=IDS, **labels), **options).train()
+    assert float(clip.controller.average) == pytest.approx(float(expected), abs=1e-6)
+    assert clip.clip.pairs.u.shape == (4, 6, 16)
+    assert clip.clip.largest > 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_all_parts_of_an_accumulated_batch_count(mode, accumulate, tmp_path):
+    seen = []
+    for part in (16, 16 // accumulate):
+        clip = LazyCLIP(lam=1e-4, target=0.5, mode=mode, smoothing=0.0, size=4)
+        data = rows(input_ids=IDS, labels=torch.where(torch.arange(6) < IDS[:, :1] % 5, IDS, -100))
+        options = {"per_device_train_batch_size": part, "gradient_accumulation_steps": 16 // part}
+        trainer(gpt2(), clip, tmp_path, data, max_steps=1, learning_rate=1e-12, **options).train()
+        seen.append(float(clip.controller.average))
+    assert seen[0] == pytest.approx(seen[1], rel=1e-4)
+
+
+def test_lam_is_steered_to_a_constant(tmp_path):
+    clip = LazyCLIP(lam=0.1, target=1e-6, mode="lipschitz", size=4, rate=0.1)
+    trainer(bert(), clip, tmp_path, max_steps=3).train()
+    assert clip.clip.lam > 0.1
+
+
+class Own(BertForMaskedLM):
+    """Its name says nothing of the tokens that its outputs are for."""
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["metric", "no metric"])
+def test_a_model_of_unknown_kind_asks_for_a_metric(given, tmp_path):
+    data, clip = rows(input_ids=IDS, labels=IDS), LazyCLIP(target=0.5, smoothing=0.0, size=4)
+    training = trainer(bert(Own), clip, tmp_path, data, max_steps=1)
+    if given:
+        training.metric = lambda outputs, batch: (outputs["logits"].argmax(-1) == batch["labels"]).float().mean()
+        training.train()
+        assert 0 <= float(clip.controller.average) <= 1
+        return
+    with pytest.raises(ValueError, match=r"^target: expected a model whose name says .*, got Own: say LazyCLIP\(mode="):
+        training.train()
+
+
+def test_a_metric_in_percent_is_refused(tmp_path):
+    training = trainer(bert(), LazyCLIP(target=0.5), tmp_path, max_steps=1)
+    training.metric = lambda outputs, batch: 55.0
+    with pytest.raises(ValueError, match=r"^metric: expected an accuracy in \[0, 1\], got 55: 97 % is 0\.97"):
+        training.train()
+
+
+def test_a_model_without_logits_has_its_last_hidden_state():
+    model = bert(BertModel)
+    x = embedded(model, {"input_ids": IDS})
+    torch.testing.assert_close(Logits(model)(x), model(inputs_embeds=x).last_hidden_state)
+
+
+def far_from_zero(outputs, labels, num_items_in_batch=None):
+    return outputs.last_hidden_state[:, 0].square().mean()
+
+
+@pytest.mark.parametrize("target", [None, 0.5], ids=["fixed", "steered"])
+def test_a_model_without_logits_is_trained(target, tmp_path):
+    clip = LazyCLIP(lam=0.1, target=target, mode="min", size=4, smoothing=0.0)
+    training = trainer(bert(BertModel), clip, tmp_path, rows(input_ids=IDS, labels=IDS[:, 0]), max_steps=2)
+    training.compute_loss_func = far_from_zero
+    training.train()
+    assert clip.clip.pairs.u.shape == (4, 6, 16)
+    assert clip.clip.largest > 0
+    assert (float(clip.clip.lam) != pytest.approx(0.1, abs=1e-7)) == (target is not None)
+
+
+def test_an_accuracy_of_a_model_without_logits_asks_for_a_metric(tmp_path):
+    training = trainer(bert(BertModel), LazyCLIP(target=0.5), tmp_path, rows(input_ids=IDS, labels=IDS[:, 0]))
+    training.compute_loss_func = far_from_zero
+    with pytest.raises(ValueError, match=r"^target: no accuracy is known for outputs last_hidden_state.*pass metric="):
+        training.train()
+
+
+def test_a_model_with_neither_names_what_it_has():
+    model = bert()
+    model.forward = lambda **_: {"pooler_output": torch.zeros(1)}
+    with pytest.raises(
+        TypeError, match=r"^expected a model with logits or last_hidden_state among its outputs, got po"
+    ):
+        Logits(model)(embedded(model, {"input_ids": IDS}))
+
+
+def test_the_logits_of_start_and_end_are_stacked():
+    model = bert(BertForQuestionAnswering)
+    x = embedded(model, {"input_ids": IDS})
+    outputs = model(inputs_embeds=x)
+    torch.testing.assert_close(Logits(model)(x), torch.stack([outputs.start_logits, outputs.end_logits], dim=-1))
+
+
+def test_an_encoder_and_decoder_has_the_state_of_its_encoder():
+    model = t5()
+    x = embedded(model, {"input_ids": IDS})
+    torch.testing.assert_close(Logits(model)(x), model.get_encoder()(input_ids=IDS).last_hidden_state)
+
+
 TWO_PROCESSES = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -292,6 +478,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_weights_and_lam(tmp_path):
     script = tmp_path / "fit.py"
     script.write_text(TWO_PROCESSES)

@@ -19,8 +19,9 @@ pytest.importorskip("lightning", reason="needs the extra lightning")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what lightning's own imports deprecate
-    from lightning.pytorch import LightningModule, Trainer, seed_everything
+    from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
+    from cheaplip.integrations.lazy import LazyCLIP
     from cheaplip.integrations.lightning import CLIPCallback
 
 pytestmark = [
@@ -259,6 +260,91 @@ def test_steps_that_pass_the_hooks_by_are_refused():
 def test_an_optimiser_step_before_any_batch_is_refused():
     with pytest.raises(RuntimeError, match=r"^an optimiser step before any batch: CLIPCallback belongs in"):
         callback().on_before_optimizer_step(None, make(), None)
+
+
+class Skips(Classifier):
+    """Learns from the batches whose number is in ``kept``."""
+
+    kept = (0,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(self.net[0].weight.detach().clone())
+        return super().training_step(batch, batch_idx) if batch_idx in self.kept else None
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`.*")
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kept", [(0,), (3,), (0, 1, 5), (1, 2)], ids=str)
+def test_a_skipped_batch_moves_nothing(kept, accumulate):
+    class Some(Skips):
+        pass
+
+    Some.kept = kept
+    module, clip, lams = make(Some), callback(), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_):
+            lams.append(float(clip.penalty.clip.lam) if clip.penalty.built else 0.3)
+
+    trainer(clip, Watch(), max_epochs=1, accumulate_grad_batches=accumulate).fit(module, loader())
+    weights = [*module.seen, module.net[0].weight.detach()]
+    for number in range(8):
+        group = range(number - number % accumulate, number + 1)
+        stepped = (number + 1) % accumulate == 0 and any(part in kept for part in group)
+        assert torch.equal(weights[number], weights[number + 1]) == (not stepped)
+        if number not in kept and number > 0:
+            assert lams[number] == pytest.approx(lams[number - 1], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`.*")
+def test_all_batches_may_be_skipped():
+    class Never(Skips):
+        kept = ()
+
+    module = make(Never)
+    before = module.net[0].weight.detach().clone()
+    trainer(callback(), max_epochs=1).fit(module, loader())
+    assert torch.equal(before, module.net[0].weight)
+
+
+def test_it_takes_a_lazy_clip():
+    lazy = LazyCLIP(lam=0.3, target=0.7, size=8)
+    clip = CLIPCallback(lazy)
+    assert clip.penalty is lazy
+    trainer(clip, max_epochs=1).fit(make(), loader())
+    assert lazy.clip.lam != 0.3
+
+
+def test_options_beside_a_lazy_clip_are_refused():
+    with pytest.raises(ValueError, match=r"^expected clip or the options of one, got clip and target, size: give them"):
+        CLIPCallback(LazyCLIP(), target=0.9, size=4)
+
+
+@pytest.mark.parametrize("clip", [0.1, nn.Linear(2, 2), "clip"], ids=["number", "module", "text"])
+def test_something_else_than_a_lazy_clip_is_refused(clip):
+    with pytest.raises(TypeError, match=r"^clip: expected a LazyCLIP, got \w+: cheaplip\.integrations\.lazy\.LazyCLIP"):
+        CLIPCallback(clip)
+
+
+def test_lam_is_steered_to_a_constant_without_a_metric():
+    clip = callback(target=0.01, mode="lipschitz", monitor="nothing")
+    trainer(clip, max_epochs=1).fit(make(), loader())
+    assert clip.penalty.clip.lam > 0.3
+
+
+def test_a_metric_in_percent_is_refused():
+    class Percent(Classifier):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("percent", 100 * self.trainer.callback_metrics.get("train_acc", torch.tensor(0.9)) + 1)
+            return loss
+
+    with pytest.raises(ValueError, match=r"^metric: expected an accuracy in \[0, 1\], got .*: 97 % is 0\.97"):
+        trainer(callback(monitor="percent")).fit(make(Percent), loader())
 
 
 TWO_PROCESSES = """

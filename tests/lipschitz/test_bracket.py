@@ -24,7 +24,7 @@ from networks import mlp
 
 NORMS = [1, 2, math.inf]
 norms = pytest.mark.parametrize("norm", NORMS, ids=lambda norm: f"norm {norm:g}")
-QUICK = {"steps": 5, "seconds": 3.0}
+QUICK = {"steps": 5, "seconds": 0.5}
 
 
 def seeded(make, seed=0):
@@ -65,7 +65,7 @@ def test_absolute_value_from_two_relus_is_exact():
     assert b.gap == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_one_dimensional_relu_networks_between_their_breakpoints(seed):
     model = seeded(lambda: mlp(1, 12, 1), seed)
     first, second = model[0], model[2]
@@ -74,7 +74,7 @@ def test_one_dimensional_relu_networks_between_their_breakpoints(seed):
         middles = torch.cat([kinks[:1] - 1, (kinks[1:] + kinks[:-1]) / 2, kinks[-1:] + 1])
         on = (middles[:, None] * first.weight.double().T + first.bias.double() > 0).double()
         truth = float((on @ (second.weight[0].double() * first.weight[:, 0].double())).abs().max())
-    b = bracket(model, shape=(1,))
+    b = bracket(model, shape=(1,), seconds=1.0)
     assert b.lower <= truth * (1 + 1e-12)
     assert truth <= b.upper
     assert b.lower >= 0.99 * truth
@@ -137,14 +137,14 @@ def made(name):
 
 @norms
 @pytest.mark.parametrize("where", [None, *DOMAINS], ids=str)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS, scope="module")
 def test_no_quotient_is_above_any_upper_bound(name, where, norm):
     model, shape, chain = made(name)
     domain = None if where is None else DOMAINS[where](shape)
     largest = float(quotients(model, Box(-2.0, 2.0) if domain is None else domain, shape, norm).max())
-    methods = ("lipsdp", "closed-form", "norms") if norm == 2 else ("absolute", "norms")
+    methods = set(BOUNDS) - {"exact", "absolute"} if norm == 2 else ("absolute", "norms", "autolip")
     for method in methods:
-        assert largest <= upper_bound(chain, norm, domain, method, seconds=0.3).value * (1 + 1e-9), method
+        assert largest <= upper_bound(chain, norm, domain, method, seconds=0.05).value * (1 + 1e-9), method
 
 
 @pytest.mark.parametrize("where", [None, *DOMAINS], ids=str)
@@ -168,8 +168,8 @@ def test_both_ends_of_every_kind_of_model(name, where):
 
 def test_the_bound_is_local_in_a_ball():
     model = seeded(lambda: mlp(4, 32, 16, 3))
-    everywhere = bracket(model, shape=(4,), **QUICK)
-    near = bracket(model, Ball(torch.full((4,), 0.3), 1e-5), **QUICK)
+    everywhere = bracket(model, shape=(4,), steps=5, seconds=3.0)
+    near = bracket(model, Ball(torch.full((4,), 0.3), 1e-5), steps=5, seconds=3.0)
     assert near.upper < 0.9 * everywhere.upper
     assert near.gap < 1.001
 
@@ -228,17 +228,29 @@ def test_pairwise_bounds_of_a_cnn():
     assert float(quotients(row, Box(0.0, 1.0), shape, 2).max()) <= float(bounds[0, 1]) < math.inf
 
 
+class Cumulated(nn.Module):
+    def forward(self, x):
+        return torch.cumprod(x, 1)
+
+
 class Squared(nn.Module):
     def forward(self, x):
         return x * x
 
 
-def test_an_unknown_layer_gives_an_infinite_bound_and_the_reason():
-    b = bracket(nn.Sequential(nn.Linear(2, 2), Squared()).eval(), shape=(2,), **QUICK)
+REASONS = {
+    Cumulated: "layer '1' (Cumulated, aten.cumprod) is not supported",
+    Squared: "no Lipschitz constant in norm 2 is known for layer '1' (the product of two values",
+}
+
+
+@pytest.mark.parametrize("layer", REASONS)
+def test_an_unknown_layer_gives_an_infinite_bound_and_the_reason(layer):
+    b = bracket(nn.Sequential(nn.Linear(2, 2), layer()).eval(), shape=(2,), **QUICK)
     assert b.upper == math.inf
     assert b.gap == math.inf
     assert b.method == "none"
-    assert b.reason.startswith("layer '1' (Squared, aten.mul.Tensor) is not supported")
+    assert b.reason.startswith(REASONS[layer])
     assert b.lower > 0
 
 
@@ -373,7 +385,7 @@ BAD = {
     "method": (SMALL, {"shape": (2,), "method": "sdp"}, ValueError, "method: expected one of exact, lipsdp"),
     "method in another norm": (
         *(SMALL, {"shape": (2,), "method": "lipsdp", "norm": 1}),
-        *(ValueError, "method: expected one of absolute, norms in norm 1, got 'lipsdp'"),
+        *(ValueError, "method: expected one of absolute, norms, autolip in norm 1, got 'lipsdp'"),
     ),
     "negative steps": (SMALL, {"shape": (2,), "steps": -1}, ValueError, "steps, seconds: expected 0 or more"),
 }
@@ -396,19 +408,29 @@ def test_an_empty_box_is_refused():
         bracket(SMALL, Box(1.0, 0.0), (2,))
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import cheaplip; assert callable(cheaplip.bracket)",
-        "import cheaplip.lipschitz.search.lower; assert callable(cheaplip.bracket)",
-        "from cheaplip.lipschitz import largest_quotient; import cheaplip; assert callable(cheaplip.bracket)",
-        "from cheaplip.lipschitz.search import lower; assert lower.largest_quotient",
-        "from cheaplip.lipschitz.search.lower import Lower; from cheaplip import bracket; assert callable(bracket)",
-        "import cheaplip.lipschitz as package, types; assert isinstance(package.bracket, types.ModuleType)",
-    ],
-)
-def test_bracket_is_a_function_whatever_is_imported(code):
-    subprocess.run([sys.executable, "-c", code], check=True)
+FIRST_IMPORTS = """
+import sys
+import torch
+
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cheaplip"]:
+        del sys.modules[name]
+
+for code in (
+    "import cheaplip; assert callable(cheaplip.bracket)",
+    "import cheaplip.lipschitz.search.lower; assert callable(cheaplip.bracket)",
+    "from cheaplip.lipschitz import largest_quotient; import cheaplip; assert callable(cheaplip.bracket)",
+    "from cheaplip.lipschitz.search import lower; assert lower.largest_quotient",
+    "from cheaplip.lipschitz.search.lower import Lower; from cheaplip import bracket; assert callable(bracket)",
+    "import cheaplip.lipschitz as package, types; assert isinstance(package.bracket, types.ModuleType)",
+):
+    forget()
+    exec(compile(code, code, "exec"), {})
+"""
+
+
+def test_bracket_is_a_function_whatever_is_imported_first():
+    subprocess.run([sys.executable, "-c", FIRST_IMPORTS], check=True)
 
 
 def ratio_to_the_exact_constant(widths, seed, domain):
@@ -422,9 +444,7 @@ def ratio_to_the_exact_constant(widths, seed, domain):
 
 
 @pytest.mark.parametrize("domain", [None, Box(-1.0, 1.0)], ids=str)
-@pytest.mark.parametrize(
-    ("seed", "widths"), [(0, (2, 6, 5, 2)), (1, (3, 8, 1)), (2, (2, 10, 3)), (2, (3, 10, 3)), (2, (3, 6, 6, 2))]
-)
+@pytest.mark.parametrize(("seed", "widths"), [(0, (2, 6, 5, 2)), (1, (3, 8, 1))])
 def test_the_lower_end_comes_within_a_percent_of_the_exact_constant(seed, widths, domain):
     assert ratio_to_the_exact_constant(widths, seed, domain) >= 0.99
 

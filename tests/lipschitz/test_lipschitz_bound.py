@@ -15,6 +15,7 @@ from cheaplip.lipschitz.bounds.trainable import LipschitzBound
 from cheaplip.lipschitz.reading.operations import convolution
 from cheaplip.lipschitz.search.lower import largest_quotient
 from cheaplip.training.models import build
+from networks import Apply
 
 
 def mlp(sizes, activation, seed=0):
@@ -250,7 +251,8 @@ def test_norms_are_a_little_above_the_matrices(kind, monkeypatch):
 def test_madrys_network_is_bounded():
     model = build("cnn", (1, 28, 28), 10, seed=0)
     bound = LipschitzBound(model, (1, 28, 28))
-    assert [p.shape for p in bound.parameters()] == [(1024,)]
+    poolings = [(64,), (64,)], [(128,), (128,)]  # two rounds each
+    assert [p.shape for p in bound.parameters()] == [(32,), *poolings[0], (64,), *poolings[1], (1024,)]
     value = bound()
     value.backward()
     assert all(p.grad is not None and bool(p.grad.any()) for name, p in model.named_parameters() if "weight" in name)
@@ -258,8 +260,17 @@ def test_madrys_network_is_bounded():
     assert 0 < found.value <= value.item() <= norm_product(read(model, (1, 28, 28)))
 
 
+def test_what_weights_of_zero_hide_is_compared_with_the_model():
+    hidden = Apply(lambda x: x if torch.compiler.is_compiling() else 3.0 * x)
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), hidden)
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+    with pytest.raises(UnsupportedLayerError, match="does not compute what its traced graph computes"):
+        LipschitzBound(model)
+
+
 def test_norms_alone_have_no_multipliers():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softmax(1), nn.Flatten(), nn.Linear(72, 2))
     bound = LipschitzBound(model, shape=(1, 8, 8))
     assert list(bound.parameters()) == []
     assert bound.tighten_() == bound().item() == pytest.approx(norm_product(read(model, (1, 8, 8))))

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 import cheaplip.lipschitz
-from cheaplip.lipschitz.reading.layers import activations, affine, arithmetic, pooling, rearranging, registry
+from cheaplip.lipschitz.reading.layers import (
+    activations,
+    affine,
+    arithmetic,
+    choices,
+    normalising,
+    paired,
+    pooling,
+    products,
+    rearranging,
+    registry,
+    writing,
+)
 
 ROOT = Path(cheaplip.lipschitz.__file__).parent
 
@@ -27,5 +39,7 @@ def test_a_package_does_not_import_what_builds_on_it_or_stands_beside_it(package
 
 
 def test_no_operator_has_two_handlers():
-    families = affine.AFFINE, arithmetic.ARITHMETIC, activations.ACTIVATIONS, rearranging.REARRANGING, pooling.POOLING
+    families = affine.AFFINE, arithmetic.ARITHMETIC, activations.ACTIVATIONS, rearranging.REARRANGING
+    families += writing.WRITING, pooling.POOLING, choices.CHOICES, normalising.NORMALISING
+    families += paired.PAIRED, products.PRODUCTS
     assert sum(map(len, families)) == len(registry.HANDLERS)

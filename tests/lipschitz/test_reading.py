@@ -16,6 +16,7 @@ from cheaplip.lipschitz import read, register_layer
 from cheaplip.lipschitz.bounds.products import norm_product
 from cheaplip.lipschitz.bounds.ranges import enclose
 from cheaplip.lipschitz.reading.layers import registered
+from cheaplip.lipschitz.reading.operations import LipschitzMap
 from networks import Apply, Block, GroupSort, MaxMin, Normalise, settled
 
 
@@ -32,7 +33,37 @@ class Hooked(nn.Linear):
         self.register_forward_hook(lambda module, args, output: 3 * output)
 
 
-VECTOR, SIGNAL, IMAGE = (4,), (2, 9), (2, 7, 7)
+class Householder(nn.Module):
+    """Reflects pairs of channels where they lie on one side of a line, as orthogonal networks write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([0.4, 1.9]))
+
+    def forward(self, x):
+        theta = self.theta.view(1, -1, 1, 1)
+        a, b = x.split(x.shape[1] // 2, 1)
+        side = a * torch.sin(0.5 * theta) - b * torch.cos(0.5 * theta)
+        other = a * torch.cos(theta) + b * torch.sin(theta), a * torch.sin(theta) - b * torch.cos(theta)
+        first = a * (side <= 0) + other[0] * (side > 0)
+        return torch.cat([first, b * (side <= 0) + other[1] * (side > 0)], dim=1)
+
+
+def drawn(layer):
+    """A layer with weights that are not the initial ones."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-1.5, 1.5)
+    return layer
+
+
+def neighbours(x):
+    """Maxima and minima of two neighbouring channels, in their place."""
+    pairs = x.view(x.shape[0], -1, 2, *x.shape[2:])
+    return torch.cat([pairs.max(dim=2, keepdim=True)[0], pairs.min(dim=2, keepdim=True)[0]], dim=2).view(x.shape)
+
+
+VECTOR, SIGNAL, IMAGE, VOLUME = (4,), (2, 9), (2, 7, 7), (2, 3, 4, 3)
 
 LAYERS = {
     "linear": (VECTOR, lambda: nn.Linear(4, 3)),
@@ -57,6 +88,10 @@ LAYERS = {
     "max pooling, overlapping": (IMAGE, lambda: nn.MaxPool2d(3, stride=1, padding=1)),
     "max pooling, dilated": (IMAGE, lambda: nn.MaxPool2d(2, stride=1, dilation=2, ceil_mode=True)),
     "max pooling 1d": (SIGNAL, lambda: nn.MaxPool1d(3, stride=2)),
+    "max pooling, windows side by side": (IMAGE, lambda: nn.MaxPool2d((4, 3))),
+    "max pooling, windows apart": (IMAGE, lambda: nn.MaxPool2d((2, 5), stride=(3, 1), dilation=(2, 1))),
+    "max pooling, large windows": (IMAGE, lambda: nn.MaxPool2d((1, 7), stride=1)),
+    "max pooling to a pixel": (IMAGE, lambda: nn.AdaptiveMaxPool2d(1)),
     "batch norm 1d": (VECTOR, lambda: settled(nn.BatchNorm1d(4))),
     "batch norm 2d": (IMAGE, lambda: settled(nn.BatchNorm2d(2))),
     "conv and batch norm": (IMAGE, lambda: nn.Sequential(nn.Conv2d(2, 3, 3), settled(nn.BatchNorm2d(3)))),
@@ -106,10 +141,98 @@ LAYERS = {
     "zero padding": (IMAGE, lambda: nn.ZeroPad2d((1, 2, 0, 1))),
     "constant padding": (IMAGE, lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), nn.Conv2d(2, 2, 3))),
     "upsampling": (IMAGE, lambda: nn.Upsample(scale_factor=2)),
+    "prelu": (VECTOR, lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4), nn.Linear(4, 2))),
+    "prelu of channels": (IMAGE, lambda: drawn(nn.PReLU(2))),
+    "prelu of one slope": (IMAGE, lambda: nn.PReLU(init=-1.5)),
+    "rrelu": (VECTOR, nn.RReLU),
+    "mish": (VECTOR, nn.Mish),
+    "hardswish": (VECTOR, nn.Hardswish),
+    "hardsigmoid": (VECTOR, nn.Hardsigmoid),
+    "log sigmoid": (VECTOR, nn.LogSigmoid),
+    "continuous threshold": (VECTOR, lambda: nn.Threshold(0.2, 0.2)),
+    "tanhshrink": (VECTOR, nn.Tanhshrink),
+    "log softmax": (VECTOR, lambda: nn.LogSoftmax(dim=1)),
+    "softmin": (VECTOR, lambda: nn.Softmin(dim=1)),
+    "log-sum-exp": (SIGNAL, lambda: Apply(lambda x: x.logsumexp(dim=2))),
+    "euclidean norm": (SIGNAL, lambda: Apply(lambda x: x.norm(dim=2, keepdim=True))),
+    "sine": (VECTOR, lambda: Apply(torch.sin)),
+    "transposed conv1d": (SIGNAL, lambda: nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1, output_padding=1)),
+    "transposed conv2d": (IMAGE, lambda: nn.ConvTranspose2d(2, 3, 3, padding=1)),
+    "transposed conv2d with everything": (
+        IMAGE,
+        lambda: nn.ConvTranspose2d(2, 4, (3, 2), (2, 3), (1, 2), (1, 0), groups=2, dilation=(2, 3)),
+    ),
+    "transposed conv2d without overlap": (IMAGE, lambda: nn.ConvTranspose2d(2, 3, 2, stride=2, bias=False)),
+    "transposed conv3d": (VOLUME, lambda: nn.ConvTranspose3d(2, 2, 2, stride=2)),
+    "conv3d": (VOLUME, lambda: nn.Conv3d(2, 3, 2, padding=1, stride=(1, 2, 1))),
+    "average pooling 3d": (VOLUME, lambda: nn.AvgPool3d(2, stride=1)),
+    "max pooling 3d": (VOLUME, lambda: nn.MaxPool3d(2, stride=1, padding=1)),
+    "batch norm 3d": (VOLUME, lambda: settled(nn.BatchNorm3d(2))),
+    "adaptive average pooling 3d": (VOLUME, lambda: nn.AdaptiveAvgPool3d((2, 3, 1))),
+    "adaptive max pooling 1d": (SIGNAL, lambda: nn.AdaptiveMaxPool1d(4)),
+    "adaptive max pooling": (IMAGE, lambda: nn.AdaptiveMaxPool2d((3, 2))),
+    "adaptive max pooling 3d": (VOLUME, lambda: nn.AdaptiveMaxPool3d(2)),
+    "linear upsampling": (SIGNAL, lambda: nn.Upsample(scale_factor=2, mode="linear")),
+    "bilinear upsampling": (IMAGE, lambda: nn.Upsample(scale_factor=1.7, mode="bilinear")),
+    "bilinear upsampling, corners aligned": (IMAGE, lambda: nn.Upsample((9, 5), mode="bilinear", align_corners=True)),
+    "trilinear upsampling": (VOLUME, lambda: nn.Upsample(scale_factor=2, mode="trilinear")),
+    "pixel shuffle": ((4, 3, 3), lambda: nn.PixelShuffle(2)),
+    "pixel unshuffle": ((1, 4, 6), lambda: nn.PixelUnshuffle(2)),
+    "channel shuffle": ((4, 3, 3), lambda: nn.ChannelShuffle(2)),
+    "patches": (IMAGE, lambda: nn.Unfold(3, padding=1, stride=2)),
+    "patches summed": ((8, 9), lambda: nn.Fold((4, 4), 2)),
+    "windows": (SIGNAL, lambda: Apply(lambda x: x.unfold(2, 3, 2))),
+    "roll": (IMAGE, lambda: Apply(lambda x: x.roll((1, 2), (2, 3)))),
+    "repeat": (SIGNAL, lambda: Apply(lambda x: x.repeat(1, 2, 1))),
+    "each repeated": (SIGNAL, lambda: Apply(lambda x: x.repeat_interleave(2, dim=1))),
+    "cumulative sum": (SIGNAL, lambda: Apply(lambda x: x.cumsum(2))),
+    "lower triangle": ((3, 3), lambda: Apply(torch.tril)),
+    "index": (SIGNAL, lambda: Apply(lambda x: x[:, :, [5, 0, 0]])),
+    "index select": (SIGNAL, lambda: Apply(lambda x: x.index_select(1, torch.tensor([1, 0, 1])))),
+    "masked fill": (VECTOR, lambda: Apply(lambda x: x.masked_fill(torch.tensor([True, False, False, True]), 0.5))),
+    "where a mask holds": (VECTOR, lambda: Apply(lambda x: torch.where(torch.arange(4) > 1, 2 * x, 3 - x))),
+    "where a mask holds, a constant": (VECTOR, lambda: Apply(lambda x: torch.where(torch.arange(4) > 1, x, 0.7))),
+    "class token": (
+        SIGNAL,
+        lambda: Apply(lambda x, a: torch.cat([a.bias.expand(len(x), 1, 9), x], dim=1), nn.Linear(2, 9)),
+    ),
+    "stack with a constant": (VECTOR, lambda: Apply(lambda x: torch.stack([x, torch.ones_like(x)], dim=1))),
+    "einsum": (SIGNAL, lambda: Apply(lambda x, a: torch.einsum("bct,ot->boc", x, a.weight), nn.Linear(9, 3))),
+    "einsum, constant first": (
+        VECTOR,
+        lambda: Apply(lambda x, a: torch.einsum("oi,bi->bo", a.weight, x), nn.Linear(4, 3)),
+    ),
+    "product with a stack": (SIGNAL, lambda: Apply(lambda x, a: x.unflatten(2, (3, 3)) @ a.weight, nn.Conv1d(3, 2, 3))),
+    "stack times input": (SIGNAL, lambda: Apply(lambda x, a: a.weight @ x.unflatten(2, (3, 3)), nn.Conv1d(4, 2, 3))),
+    "instance norm of running statistics": (
+        IMAGE,
+        lambda: settled(nn.InstanceNorm2d(2, affine=True, track_running_stats=True)),
+    ),
+    "layer norm": (VECTOR, lambda: drawn(nn.LayerNorm(4))),
+    "layer norm of a token": (SIGNAL, lambda: drawn(nn.LayerNorm(9))),
+    "rms norm": (SIGNAL, lambda: drawn(nn.RMSNorm(9, eps=1e-3))),
+    "group norm": ((4, 3, 3), lambda: drawn(nn.GroupNorm(2, 4))),
+    "instance norm": (IMAGE, lambda: drawn(nn.InstanceNorm2d(2, affine=True))),
+    "maximum of two": (VECTOR, lambda: Apply(lambda x: torch.maximum(x, x.flip(1) / 2))),
+    "maximum and a constant": (VECTOR, lambda: Apply(lambda x: torch.maximum(x, torch.full((4,), 0.3)))),
+    "minimum and a constant": (VECTOR, lambda: Apply(lambda x: torch.minimum(torch.full((4,), 0.3), x))),
+    "max min of neighbours": ((4, 2, 2), lambda: Apply(neighbours)),
+    "max min of images": ((4, 2, 2), MaxMin),
+    "descending sort of two": (SIGNAL, lambda: Apply(lambda x: x.sort(dim=1, descending=True).values)),
+    "sort of all": (VECTOR, lambda: Apply(lambda x: x.sort(dim=1).values)),
+    "maxout": ((6,), lambda: Apply(lambda x: x.unflatten(1, (2, 3)).amax(dim=2))),
+    "crelu": (VECTOR, lambda: Apply(lambda x: torch.cat([F.relu(x), F.relu(-x)], dim=1))),
+    "crelu, negative first": (VECTOR, lambda: Apply(lambda x: torch.cat([F.relu(-x), F.relu(x)], dim=1))),
+    "softshrink": (VECTOR, lambda: nn.Softshrink(0.3)),
+    "softsign": (VECTOR, nn.Softsign),
+    "the larger, chosen": (VECTOR, lambda: Apply(lambda x: torch.where(x[:, :2] > x[:, 2:], x[:, :2], x[:, 2:]))),
+    "the smaller, chosen": (VECTOR, lambda: Apply(lambda x: torch.where(x[:, :2] > x[:, 2:], x[:, 2:], x[:, :2]))),
+    "positive part, chosen": (VECTOR, lambda: Apply(lambda x: torch.where(x > 0.0, x, 0.0))),
+    "householder": ((4, 2, 2), Householder),
     "nothing but the batch sliced": (VECTOR, lambda: Apply(lambda x: x[:, 1:3])),
 }
 
-every_layer = pytest.mark.parametrize("name", LAYERS)
+every_layer = pytest.mark.parametrize("name", LAYERS, scope="module")  # in turn, as reading takes longest
 
 
 @functools.cache
@@ -136,10 +259,9 @@ def test_the_chain_computes_what_the_model_computes(name):
 
 
 @every_layer
-@pytest.mark.parametrize("norm", [1, 2, math.inf], ids=lambda norm: f"norm {norm:g}")
-def test_no_quotient_is_above_the_product_of_norms(name, norm):
+def test_no_quotient_is_above_the_product_of_norms(name):
     exact, shape, chain = made(name)
-    bound = norm_product(chain, norm)
+    bounds = {norm: norm_product(chain, norm) for norm in (1, 2, math.inf)}
     for seed, near in ((0, 1.0), (1, 1e-3), (2, 10.0)):
         u = inputs(shape, 200, seed)
         step = near * inputs(shape, 200, seed + 10)
@@ -147,11 +269,15 @@ def test_no_quotient_is_above_the_product_of_norms(name, norm):
             step = step * torch.nn.functional.one_hot(step.flatten(1).abs().argmax(1), step[0].numel()).reshape(
                 step.shape
             )
-        rise, run = ((z.flatten(1)).norm(norm, dim=1) for z in (exact(u + step) - exact(u), step))
-        assert float((rise / run).detach().max()) <= bound * (1 + 1e-9)
+        change = (exact(u + step) - exact(u)).detach()
+        for norm, bound in bounds.items():
+            rise, run = (z.flatten(1).norm(norm, dim=1) for z in (change, step))
+            assert float((rise / run).max()) <= bound * (1 + 1e-9), norm
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "in place"])
+# torch's own derivative of hardsigmoid is 1/6 in float32
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("in place", "hardsigmoid")], scope="module")
 def test_no_slope_is_above_the_product_of_norms(name):
     exact, shape, chain = made(name)
     x = inputs(shape, 4)
@@ -176,6 +302,8 @@ def test_the_enclosure_holds_the_output(name):
     ("name", "exact"),
     [
         ("max pooling", 1.0),
+        ("max pooling, windows side by side", 1.0),
+        ("max pooling to a pixel", 1.0),
         ("max pooling, overlapping", 3.0),  # the middle of a 3 × 3 window lies in nine windows
         ("average pooling", 0.5),
         ("identity", 1.0),
@@ -183,15 +311,33 @@ def test_the_enclosure_holds_the_output(name):
         ("sigmoid", 0.25),
         ("steep leaky relu", 1.5),
         ("global average", 1 / 7),
+        ("max min of images", 1.0),
+        ("max min of neighbours", 1.0),
+        ("descending sort of two", 1.0),
+        ("sort of all", 1.0),
+        ("maxout", 1.0),
+        ("crelu", 1.0),
+        ("householder", 1.0),
+        ("the larger, chosen", 1.0),
+        ("pixel shuffle", 1.0),
+        ("hardswish", 1.5),
+        ("log softmax", 2.0),  # √n
+        ("prelu of one slope", 1.5),
+        ("adaptive max pooling 1d", math.sqrt(2)),
     ],
 )
 def test_known_constants(name, exact):
     assert norm_product(made(name)[2]) == pytest.approx(exact, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if not re.search("max|softmax|sort|clamp|stack", name)])
+@every_layer
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_dense_matrices_reproduce_the_jacobian(name):
     exact, shape, chain = made(name)
+    if any(isinstance(link.operation, LipschitzMap) for link in chain.links):
+        with pytest.raises(UnsupportedLayerError, match="is neither affine nor elementwise"):
+            chain.dense()
+        return
     weights, slopes = chain.dense()
     assert all(w.dtype == torch.float64 for w in weights)
     assert len(slopes) == len(weights) - 1
@@ -236,17 +382,12 @@ def test_dense_follows_the_parameters():
 
 
 def test_dense_refuses_what_has_no_slopes_and_what_is_too_large():
-    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(LipschitzMap\) is neither affine nor elementwise"):
-        read(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), IMAGE).dense()
+    with pytest.raises(UnsupportedLayerError, match=r"^layer '0' \(max pooling\) is neither affine nor elementwise"):
+        read(nn.Sequential(nn.MaxPool2d(2, padding=1), nn.Flatten()), IMAGE).dense()
     with pytest.raises(
         UnsupportedLayerError, match=r"^layer '0' \(Convolution\) would need a matrix of .* the limit of 10"
     ):
         read(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()), IMAGE).dense(limit=10)
-
-
-class Gate(nn.Module):
-    def forward(self, x):
-        return x * torch.sigmoid(x[:, :1])
 
 
 class Branch(nn.Module):
@@ -275,15 +416,18 @@ class Remembering(nn.Module):
 
 
 REFUSED = {
-    "layer norm": (
-        VECTOR,
-        lambda: nn.Sequential(nn.Identity(), nn.LayerNorm(4)),
-        "layer '1' (LayerNorm, aten.layer_norm)",
+    "power": (VECTOR, lambda: Apply(lambda x: x**3), "layer 'model' (Apply, aten.pow.Tensor_Scalar)"),
+    "rms norm of no eps": (VECTOR, lambda: nn.RMSNorm(4), "its eps depends on the type of the numbers"),
+    "threshold that jumps": (VECTOR, lambda: nn.Threshold(0.1, 2.0), "it jumps from 2 to 0.1"),
+    "a choice that may jump": (VECTOR, lambda: Apply(lambda x: torch.where(x > 1, x, 0 * x)), "may jump"),
+    "gated by a comparison": (VECTOR, lambda: Apply(lambda x: x * (x > 1)), "may jump"),
+    "einsum over the batch": (VECTOR, lambda: Apply(lambda x: torch.einsum("bi->i", x)), "must keep the batch"),
+    "einsum of two": (SIGNAL, lambda: Apply(lambda x: torch.einsum("bij,bkj->bik", x, x)), "write it as a matmul"),
+    "attention with dropout": (
+        SIGNAL,
+        lambda: Apply(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)),
+        "drops weights at random",
     ),
-    "gate": (VECTOR, lambda: nn.Sequential(Gate()), "layer '0' (Gate, aten.mul.Tensor)"),
-    "square": (VECTOR, lambda: Apply(lambda x: x**2), "layer 'model' (Apply, aten.pow.Tensor_Scalar)"),
-    "division": (VECTOR, lambda: Apply(lambda x: 1 / x), "aten.reciprocal"),
-    "attention": (SIGNAL, lambda: nn.MultiheadAttention(9, 1), "cannot be traced"),
     "batch statistics": (VECTOR, lambda: nn.BatchNorm1d(4, track_running_stats=False), "statistics from the batch"),
     "own batch statistics": (VECTOR, lambda: Apply(lambda x: x - x.mean(dim=0)), "works along the batch"),
     "sum of everything": (VECTOR, lambda: Apply(lambda x: x + x.sum()), "aten.sum"),
@@ -296,7 +440,11 @@ REFUSED = {
     "dropout always on": (VECTOR, lambda: Apply(lambda x: F.dropout(x, training=True)), "aten.native_dropout"),
     "noise": (VECTOR, lambda: Apply(lambda x: x + torch.randn(4)), "it is random"),
     "rounding": (VECTOR, lambda: Apply(torch.round), "aten.round"),
-    "hard shrinkage jumps": (VECTOR, lambda: nn.Hardshrink(), "layer 'model' (Hardshrink, "),
+    "hard shrinkage jumps": (
+        VECTOR,
+        lambda: nn.Hardshrink(),
+        "layer 'model' (Hardshrink, aten.where.ScalarSelf) is not supported: it jumps",
+    ),
     "embedding": (VECTOR, lambda: Apply(lambda x: x.long().float()), "its result is not floating-point"),
     "indices": (SIGNAL, lambda: Apply(lambda x: x + x.sort(dim=2).indices), "only the first has a Lipschitz constant"),
     "control flow": (VECTOR, Branch, "cannot be traced"),

@@ -52,20 +52,31 @@ def never():
 # Propositions 2 to 4
 
 
-@pytest.fixture(scope="module")
-def path_rows(tmp_path_factory):
-    return reproduce([PATH], tmp_path_factory.mktemp("path"), quick=True)["path"]
+TASKS = [
+    pytest.param(("regression", 3), id="regression", marks=pytest.mark.slow),
+    pytest.param(("interpolation", 5), id="interpolation"),
+    pytest.param(("digits", 3), id="digits", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def path_rows(request, tmp_path_factory):
+    """The task, how many checks it has, and its rows."""
+    task, checks = request.param
+    part = dataclasses.replace(PATH, units=lambda quick: [unit for unit in PATH.units(quick) if unit.name == task])
+    return task, checks, reproduce([part], tmp_path_factory.mktemp("path"), quick=True)["path"]
 
 
 def test_every_check_of_the_path_holds(path_rows):
-    checks = {row["name"]: row["holds"] for row in path_rows if row.get("check")}
-    assert len(checks) == 11
+    _, count, rows = path_rows
+    checks = {row["name"]: row["holds"] for row in rows if row.get("check")}
+    assert len(checks) == count
     assert [name for name, holds in checks.items() if not holds] == []
 
 
-@pytest.mark.parametrize("task", ["regression", "interpolation", "digits"])
-def test_along_the_path_loss_rises_and_the_constant_falls(task, path_rows):
-    rows = [row for row in path_rows if row["name"].startswith(f"{task}, λ =")]
+def test_along_the_path_loss_rises_and_the_constant_falls(path_rows):
+    task, _, rows = path_rows
+    rows = [row for row in rows if row["name"].startswith(f"{task}, λ =")]
     rows.sort(key=lambda row: row["lam"])
     assert rows[-1]["loss"] > 2 * rows[0]["loss"]
     assert rows[-1]["lipschitz"]["lower"] < rows[0]["lipschitz"]["lower"] / 10
@@ -74,11 +85,11 @@ def test_along_the_path_loss_rises_and_the_constant_falls(task, path_rows):
         assert more["lipschitz"]["lower"] <= less["lipschitz"]["lower"] + 0.01 * rows[0]["lipschitz"]["lower"]
 
 
+@pytest.mark.parametrize("path_rows", TASKS[1:2], indirect=True)
 def test_the_smallest_fit_is_found_and_plain_training_misses_it(path_rows):
+    *_, rows = path_rows
     found = {
-        row["name"]: row["lipschitz"]["lower"] / row["smallest_constant"]
-        for row in path_rows
-        if "smallest_constant" in row
+        row["name"]: row["lipschitz"]["lower"] / row["smallest_constant"] for row in rows if "smallest_constant" in row
     }
     assert 0.95 < found["interpolation, λ = 0.0001"] < 1.05
     assert found["plain training"] > 2
@@ -208,6 +219,7 @@ def measured(tmp_path, config=PAPER, measures=MEASURES, **job):
     return rows
 
 
+@pytest.mark.slow
 def test_a_certified_row_says_what_is_proved_and_comes_with_its_card(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "EPSILON", 0.5)  # digits are small: 2 breaks every epoch's network alike
     config = TrainConfig(data="digits", model="linear", method="certified", epochs=8, target=None, probe=0, search=8)
@@ -225,6 +237,17 @@ def test_a_certified_row_says_what_is_proved_and_comes_with_its_card(tmp_path, m
     card = json.loads((best / "card.json").read_text())
     assert card["accuracy"]["certified"] == rows[0]["certified"]
     assert card["training"]["epochs"] == rows[0]["epoch"]
+
+
+def test_what_the_training_measured_is_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "largest_quotient", None)
+    config = TrainConfig(data="digits", model="linear", method="plain", epochs=1, target=None, probe=0, search=8)
+    rows = measured(tmp_path / "row", config)
+    folder, best = RunFolder(tmp_path / "row"), RunFolder(tmp_path / "row" / "best-on-validation")
+    metrics = folder.read_json("metrics.json")
+    assert [row["accuracy"] for row in rows] == [metrics["accuracy"]] * 2
+    assert rows[0]["lipschitz"]["lower"] == metrics["lipschitz"]["lower"]
+    assert torch.equal(best.load_witness()[0], folder.load_witness()[0])
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +277,9 @@ def test_seeds_are_averaged_with_their_standard_deviation(whole):
     assert f"| {100 * whole[0]['accuracy']['train']:.1f} ± 0.0 | 95.0 ± 7.1 (90.0) |" in TABLE1_MNIST.table(rows)
 
 
-@pytest.mark.parametrize("asked", [5, 90, 127], ids=["training", "later-epoch", "attacks"])
+@pytest.mark.parametrize(
+    "asked", [5, pytest.param(90, marks=pytest.mark.slow), 127], ids=["training", "later-epoch", "attacks"]
+)
 def test_an_interrupted_row_continues_and_is_the_same(asked, whole, tmp_path):
     left = iter([False] * asked)
     with pytest.raises(Interrupted):
@@ -270,7 +295,9 @@ def test_the_honest_rule_prefers_epochs_that_meet_the_target(tmp_path):
     assert chosen(folder, "test")["epoch"] == 1
 
 
-@pytest.mark.parametrize("steps", [5, 40, 60])
+@pytest.mark.parametrize(
+    "steps", [5, pytest.param(40, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)]
+)
 def test_held_out_pairs_take_turns_and_resume_bit_for_bit(steps, tmp_path):
     data = load(PAPER.data)
     whole = train(PAPER, data, RunFolder(tmp_path / "whole"))

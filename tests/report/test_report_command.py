@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -11,7 +12,20 @@ from cheaplip.cli import _parse, run
 from cheaplip.cli.options import command_line
 from report_folders import own
 
-TINY = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "2"]
+TINY = ["--epochs", "1", "--model", "mlp:8", "--activation", "relu", "--probe", "2", "--search", "8", "--target", "0.6"]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reported") / "run"
+    assert run(["train", "digits", "--out", str(path), *TINY, "--no-measure"]) == 0
+    return path
+
+
+@pytest.fixture
+def trained(once, tmp_path):
+    """A finished run with its page, for the test alone."""
+    return shutil.copytree(once, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -31,12 +45,13 @@ def test_the_recorded_command_makes_the_same_again(line):
 
 
 def test_training_ends_with_a_report(tmp_path, capsys):
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY, "--no-measure"]) == 0
     assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().err
     page = own(tmp_path / "run" / "report.html")
-    assert re.search(
-        r"<pre.*>cheaplip train digits --model mlp:8 --activation relu --epochs 1 --probe 2 --out .+</pre>", page
+    command = (
+        "cheaplip train digits --model mlp:8 --activation relu --target 0.6 --epochs 1 --probe 2 --search 8 --out "
     )
+    assert re.search(rf"<pre.*>{command}.+</pre>", page)
     assert page.count('src="data:image/png;base64,') == 3
     assert 'class="matrix"' in page
     pair = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -49,7 +64,7 @@ def test_training_ends_with_a_report(tmp_path, capsys):
 
 def test_without_the_packages_training_says_so_and_report_fails(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly", None)
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY, "--no-measure"]) == 0
     assert "no report: a report needs plotly: pip install 'cheaplip[report]'" in capsys.readouterr().err
     assert run(["report", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "cheaplip: a report needs plotly: pip install 'cheaplip[report]'\n"
@@ -63,9 +78,8 @@ def test_without_the_packages_training_says_so_and_report_fails(tmp_path, capsys
         pytest.param(["evaluate", "--attacks", "noise", "--epsilon", "0.125"], id="evaluate"),
     ],
 )
-def test_new_figures_renew_the_page(command, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert run(["train", "digits", "--out", str(folder), *TINY]) == 0
+def test_new_figures_renew_the_page(command, trained, capsys):
+    folder = trained
     first = own(folder / "report.html")
     name, *options = command
     (folder / "report.html").unlink()
@@ -84,8 +98,7 @@ def test_new_figures_renew_the_page(command, tmp_path, capsys):
     assert pair["quotient"] == json.loads((folder / "metrics.json").read_text())["lipschitz"]["lower"]
 
 
-def test_a_page_that_cannot_be_renewed_is_said_to_be_old(tmp_path, capsys, monkeypatch):
-    assert run(["train", "digits", "--out", str(tmp_path / "run"), *TINY]) == 0
+def test_a_page_that_cannot_be_renewed_is_said_to_be_old(trained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly", None)
-    assert run(["bracket", str(tmp_path / "run"), "--seconds", "0"]) == 0
+    assert run(["bracket", str(trained), "--seconds", "0"]) == 0
     assert "the report is older than these figures: a report needs plotly" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_missing_figures_name_the_command_that_makes_them(tmp_path):
     (tmp_path / "model.safetensors").touch()
     page = own(write_report(tmp_path))
     assert f"No accuracy under noise or attack: run <code>cheaplip evaluate {tmp_path}</code>" in page
-    assert f"No certified radii: run <code>cheaplip certify {tmp_path} --epsilon 0.5</code>" in page
+    assert f"No certified radii: run <code>cheaplip certify {tmp_path}</code>" in page
     assert f"No upper bound of the Lipschitz constant: run <code>cheaplip bracket {tmp_path}</code>" in page
 
 

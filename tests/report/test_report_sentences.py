@@ -91,5 +91,5 @@ def test_a_missed_target_is_reported(tmp_path):
     details = told(tmp_path, [row("plain"), row("clip", accuracy=accuracy)]).details
     assert details[-1] == (
         "CLIP missed its target: its accuracy on training data is 90.0\u202f% instead of 98.0\u202f%. "
-        "Train longer, or lower the target."
+        "Train longer, or ask for less: a lower target, or more to give up."
     )

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from broken_disk import disk_full, no_locks, read_only
@@ -140,3 +141,13 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
         RunFolder(tmp_path / "run").locked(),
     ):
         pass
+
+
+def test_weights_in_another_memory_format_are_stored_contiguous(tmp_path):
+    made, read = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+    RunFolder(tmp_path).save_model(made.to(memory_format=torch.channels_last))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert not made.weight.is_contiguous()
+    assert stored["weight"].is_contiguous()
+    RunFolder(tmp_path).load_model(read)
+    assert torch.equal(read.weight, made.weight)

@@ -20,6 +20,7 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.run import train
 
 TINY = {"epochs": 3, "model": "mlp:16", "activation": "tanh", "probe": 1, "search": 8, "batch_size": 200, "held_out": 0}
+TARGET = {**TINY, "target": 0.9}  # named, so that no plain network is trained first
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
 
 
@@ -65,13 +66,23 @@ def test_a_tracker_is_called_through_the_whole_training(digits, tmp_path):
 
 def test_an_interrupted_training_goes_on_where_it_was(digits, tmp_path):
     notes, steps = Notes(), iter(range(8))
-    config, folder = TrainConfig(data="digits", **TINY), RunFolder(tmp_path / "run")
+    config, folder = TrainConfig(data="digits", **TARGET), RunFolder(tmp_path / "run")
     with pytest.raises(Interrupted):
         train(config, digits, folder, stop=lambda: next(steps, None) is None, trackers=[notes])
     assert notes.calls == [("start", "mlp:16", 1), ("epoch", 1), ("stop", "interrupted")]
     again = Notes()
     train(config, digits, folder, resume=True, trackers=[again])
     assert again.calls == [("start", "mlp:16", 2), *WHOLE[2:]]
+
+
+def test_the_plain_network_that_is_trained_first_is_part_of_the_tracked_training(digits, tmp_path):
+    notes, config, folder = Notes(), TrainConfig(data="digits", **TINY), RunFolder(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(config, digits, folder, stop=lambda: True, trackers=[notes])
+    assert notes.calls == [("start", "mlp:16", 1), ("stop", "interrupted")]
+    again = Notes()
+    train(config, digits, folder, resume=True, trackers=[again])
+    assert again.calls == WHOLE
 
 
 def test_a_training_that_fails_is_recorded_as_failed(digits, tmp_path):
@@ -119,7 +130,7 @@ def needs_tensorboard():
 def test_tensorboard_holds_each_epoch_once_the_final_figures_and_the_pair(tmp_path):
     needs_tensorboard()
     out = tmp_path / "run"
-    assert run(["train", "digits", "--out", str(out), "--tensorboard", *OPTIONS]) == 0
+    assert run(["train", "digits", "--out", str(out), "--tensorboard", *OPTIONS, "--no-measure"]) == 0
     found = events(out / "tensorboard")
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     for name in ("loss", "train_accuracy", "validation_accuracy", "lam", "largest", "lower"):
@@ -148,7 +159,7 @@ def test_two_processes_write_one_event_file(tmp_path):
 
 def test_only_the_leading_process_calls_its_trackers(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("cheaplip.training.run.leads", lambda: False)
-    notes, config = Notes(), TrainConfig(data="digits", **{**TINY, "epochs": 1})
+    notes, config = Notes(), TrainConfig(data="digits", **{**TARGET, "epochs": 1})
     assert train(config, digits, RunFolder(tmp_path / "run"), trackers=[notes]) == {}
     assert notes.calls == []
 
@@ -196,7 +207,7 @@ def runs_of(store):
 @pytest.mark.filterwarnings("ignore::FutureWarning:mlflow")
 def test_mlflow_holds_options_epochs_final_figures_and_the_pair(store, tmp_path):
     out = tmp_path / "first"
-    assert run(["train", "digits", "--out", str(out), "--mlflow", store, *OPTIONS]) == 0
+    assert run(["train", "digits", "--out", str(out), "--mlflow", store, *OPTIONS, "--no-measure"]) == 0
     client, (found,) = runs_of(store)
     assert (found.info.run_name, found.info.status) == ("first", "FINISHED")
     assert (found.data.params["model"], found.data.params["epochs"]) == ("mlp:16", "3")
@@ -212,7 +223,7 @@ def test_mlflow_holds_options_epochs_final_figures_and_the_pair(store, tmp_path)
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:mlflow")
 def test_a_continued_training_goes_on_in_the_same_mlflow_run(store, digits, tmp_path):
-    config, folder, steps = TrainConfig(data="digits", **TINY), RunFolder(tmp_path / "run"), iter(range(8))
+    config, folder, steps = TrainConfig(data="digits", **TARGET), RunFolder(tmp_path / "run"), iter(range(8))
     with pytest.raises(Interrupted):
         train(
             config,
@@ -253,6 +264,7 @@ def test_a_store_that_cannot_be_used_is_one_line_and_exit_2(uri, store, tmp_path
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert f"mlflow: cannot track to {uri}: " in err
+    assert not (tmp_path / "r" / "reference").exists()  # nothing was trained
 
 
 @pytest.mark.parametrize(

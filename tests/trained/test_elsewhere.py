@@ -17,16 +17,16 @@ SOURCE = """
 import torch
 from torch import nn
 
-class Square(nn.Module):
+class Cube(nn.Module):
     def forward(self, x):
-        return x ** 2
+        return x ** 3
 
 def net(shape, outputs):
     layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, outputs)]
     return nn.Sequential(*layers)
 
 def squared(shape, outputs):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs), Square())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs), Cube())
 """
 BATCH = ({0: torch.export.Dim("batch")},)
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_bounded_has_a_reason_and_no_certificate(here, capsys):
     assert run(["bracket", *model, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["upper"], found["method"]) == (None, "none")
-    assert found["reason"].startswith("layer '2' (Square, aten.pow.Tensor_Scalar) is not supported")
+    assert found["reason"].startswith("layer '2' (Cube, aten.pow.Tensor_Scalar) is not supported")
     assert run(["certify", *model, "--epsilon", "1"]) == 2
     assert "nothing is certified, for the bracket has no finite upper bound" in capsys.readouterr().err
 

@@ -19,8 +19,8 @@ from cheaplip.training.config import from_json
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    options = ["--epochs", "1", "--model", "mlp:8", "--probe", "0"]
-    assert run(["train", "digits", "--out", str(path), *options]) == 0
+    options = ["--epochs", "1", "--model", "mlp:8", "--probe", "0", "--search", "8", "--target", "0.6"]
+    assert run(["train", "digits", "--out", str(path), "--no-measure", *options]) == 0
     return RunFolder(path)
 
 
@@ -62,7 +62,7 @@ def test_a_regression_answers_in_the_labels_units(kind, tmp_path, monkeypatch):
     rows = [f"{a},{b},{c},{a + 2 * b}" for a, b, c in x]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,c,price", *rows]))
     options = ["--label", "price", "--task", "regression", "--target", "300", "--epochs", "1", "--model", "mlp:8"]
-    assert run(["train", "table.csv", *options, "--probe", "0", "--search", "8", "--out", "run"]) == 0
+    assert run(["train", "table.csv", *options, "--probe", "0", "--search", "8", "--out", "run", "--no-measure"]) == 0
     path = export(RunFolder(tmp_path / "run"), kind)
     data = load("table.csv", label="price", task="regression", scaling="standard")
     trained = RunFolder(tmp_path / "run")

@@ -61,8 +61,13 @@ def test_the_help_states_the_defaults_of_methods(option, attribute, usual, help_
 def test_the_help_states_the_defaults_of_tasks(help_of):
     assert list(TASKS) == ["classification", "regression"]
     assert f"{Regression.epochs} for regression, else {Classification.epochs}" in help_of("epochs")
-    assert f"unset: {Classification.target};" in help_of("target")
-    assert Regression.target is None
+
+
+def test_the_help_states_what_is_given_up_and_where_it_is_measured(help_of):
+    assert (defaults().give_up, defaults().target) == (0.005, "unset")
+    assert "(default: 0.5%)" in help_of("give-up")
+    assert (defaults().resolved_target_on, defaults(target=0.9).resolved_target_on) == ("validation", "train")
+    assert "unset: train with --target, validation with --give-up" in help_of("target-on")
 
 
 def test_the_help_states_the_default_learning_rates(help_of):
@@ -75,9 +80,11 @@ def test_the_help_states_the_default_learning_rates(help_of):
 def test_the_help_states_the_default_activations(help_of):
     with_relu = [name for name, method in METHODS.items() if method.activation == "relu"]
     assert Regression.activation == "relu"
-    assert {method.activation for method in METHODS.values()} == {None, "relu"}
+    others = {name: method.activation for name, method in METHODS.items() if method.activation not in (None, "relu")}
     assert (defaults().resolved_activation, defaults(model="cnn").resolved_activation) == ("sigmoid", "relu")
-    assert f"unset: sigmoid for mlp, relu for cnn, {', '.join(with_relu)} and regression" in help_of("activation")
+    sorting = "".join(f"{activation} for {name}, " for name, activation in others.items())
+    text = f"unset: sigmoid for mlp, {sorting}relu for other models, {', '.join(with_relu)} and regression"
+    assert text in help_of("activation")
 
 
 def test_the_help_states_which_methods_have_no_momentum(help_of):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["mnist", pytest.param("fashion-mnist", marks=pytest.mark.slow)])
 def test_clip_is_as_accurate_as_asked_and_far_more_stable_than_plain_training(name, tmp_path):
     data = load(name)
     found = {}

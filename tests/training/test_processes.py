@@ -25,7 +25,10 @@ from cheaplip.training.run import train
 from several_processes import on_ranks
 from training_runs import stop_after
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available() or os.name != "posix", reason="needs gloo and signals"),
+    pytest.mark.usefixtures("whole_searches"),
+]
 
 # short climbs: few pairs that climb far turn differences of rounding into others
 OPTIONS = [
@@ -42,6 +45,7 @@ OPTIONS = [
     "--target",
     "0.9",
     "--resume",
+    "--no-measure",
 ]
 
 
@@ -111,7 +115,8 @@ def wait_for_checkpoint(folder, processes):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["second", "first"])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [1, 0], ids=["second", "first"])
 def test_a_killed_process_is_named_and_the_run_goes_on_with_another_number(killed, tmp_path):
     alone(tmp_path, "--out", str(tmp_path / "whole"), epochs=3)
     at = port()

@@ -23,8 +23,10 @@ from cheaplip.cli.compare import CompareCommand
 from cheaplip.cli.console import Interrupt, fail, messages, warnings_as_lines
 from cheaplip.cli.evaluate import EvaluateCommand
 from cheaplip.cli.export import ExportCommand
+from cheaplip.cli.frontier import FrontierCommand
 from cheaplip.cli.report import ReportCommand
 from cheaplip.cli.reproduce import ReproduceCommand
+from cheaplip.cli.rivals import RivalsCommand
 from cheaplip.cli.train import TrainCommand
 from cheaplip.cli.verify import VerifyCommand
 from cheaplip.errors import Interrupted
@@ -35,8 +37,10 @@ __all__ = [
     "CompareCommand",
     "EvaluateCommand",
     "ExportCommand",
+    "FrontierCommand",
     "ReportCommand",
     "ReproduceCommand",
+    "RivalsCommand",
     "TrainCommand",
     "VerifyCommand",
     "run",
@@ -45,6 +49,8 @@ __all__ = [
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": TrainCommand,
     "compare": CompareCommand,
+    "rivals": RivalsCommand,
+    "frontier": FrontierCommand,
     "evaluate": EvaluateCommand,
     "bracket": BracketCommand,
     "certify": CertifyCommand,
@@ -90,6 +96,17 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Join a percent sign that stands alone, as in ``0.5 %``, with the word before it."""
+    words: list[str] = []
+    for word in arguments:
+        if word == "%" and words:
+            words[-1] += word
+        else:
+            words.append(word)
+    return words
+
+
 def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
     """Parse arguments into a command, or an exit status; the parser's message about bad input is shown in one line."""
     out, err = io.StringIO(), io.StringIO()
@@ -99,7 +116,7 @@ def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
                 _COMMANDS,
                 prog="cheaplip",
                 description="Train models with a small Lipschitz constant, measure how stable they are, and prove it.",
-                args=list(arguments),
+                args=_joined(arguments),
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:

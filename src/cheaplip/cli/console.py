@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,19 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from cheaplip.data import Data
 from cheaplip.errors import CheaplipWarning
-from cheaplip.runs.words import words_of
-from cheaplip.training.run import Progress as TrainingProgress
+from cheaplip.runs.words import Words, words_of
+from cheaplip.runs.workers import Report
+from cheaplip.training.progress import Progress as TrainingProgress
+from cheaplip.training.progress import in_few_characters
 
 __all__ = [
     "Interrupt",
@@ -34,8 +38,10 @@ __all__ = [
     "print_json",
     "progress_display",
     "search_bar",
+    "show_description",
     "show_table",
     "training_bar",
+    "units_display",
     "warnings_as_lines",
 ]
 
@@ -132,12 +138,41 @@ def progress_display(
             bar.stop()
 
 
+@contextmanager
+def units_display(costs: Mapping[str, float]) -> Iterator[Report]:
+    """Show a progress bar for everything, weighted by cost, and a line for each unit of work that is running.
+
+    Args:
+        costs: of the units, by name.
+    """
+    done = dict.fromkeys(costs, 0.0)
+    with progress_display(TaskProgressColumn, speed_estimate_period=600) as bar:
+        known = 0
+        overall = bar.add_task(f"{len(costs)} units", total=sum(costs.values()), note="", start=False)
+        tasks = {}
+
+        def report(name: str, fraction: float, note: str) -> None:
+            nonlocal known
+            bar.start()
+            done[name] = fraction
+            completed = sum(costs[n] * done[n] for n in costs)
+            known += 1
+            if known <= len(costs):  # units that earlier calls finished tell nothing about the speed
+                bar.reset(overall)
+            bar.update(overall, completed=completed)
+            if 0 < fraction < 1 and name not in tasks:
+                tasks[name] = bar.add_task(name, total=1.0, note="")
+            if name in tasks:
+                bar.update(tasks[name], completed=fraction, note=note)
+                if fraction == 1:
+                    bar.remove_task(tasks.pop(name))
+
+        yield report
+
+
 def _task(bar: Progress, description: str) -> TaskID:
     bar.start()
     return bar.add_task(description, total=None, note="")
-
-
-_PARTS = {"train": "train", "validation": "val"}
 
 
 def training_bar(bar: Progress, name: str) -> TrainingProgress:
@@ -145,12 +180,9 @@ def training_bar(bar: Progress, name: str) -> TrainingProgress:
     tasks: list[TaskID] = []
 
     def update(done: int, total: int, line: dict[str, float]) -> None:
-        figures = {f"{part}_{name}": short for part, short in _PARTS.items() for name in ("accuracy", "rmse")}
-        shown = {**figures, "lam": "λ", "largest": "L"}
-        note = " ".join(f"{label} {line[key]:.3g}" for key, label in shown.items() if line.get(key) is not None)
         if not tasks:
             tasks.append(_task(bar, f"train {name}"))
-        bar.update(tasks[0], completed=done, total=total, note=note)
+        bar.update(tasks[0], completed=done, total=total, note=in_few_characters(line))
 
     return update
 
@@ -190,9 +222,23 @@ def show_table(table: Table) -> None:
     Console(width=max(Console().width, wide)).print(table)
 
 
+def show_description(data: Data) -> None:
+    """Print what was read, in three lines; nothing for data that a user's code made whole."""
+    for line in () if data.recipe is None else data.recipe.description:
+        messages.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 def print_json(content: object) -> None:
     """Print JSON on standard output."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _aim_row(aim: dict[str, Any], words: Words) -> tuple[str, str]:
+    """What was given up of which figure, and the target that is left."""
+    given, reference, target = aim["give_up"], aim["reference"], aim["target"]
+    sign = "plus" if words.errors else "less"
+    name = f"target, {aim['part']} (plain: {words.exact(reference)}, {sign} {100 * given:g} %)"
+    return name, "none: λ is fixed" if target is None else words.exact(target)
 
 
 def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
@@ -201,12 +247,30 @@ def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     words = words_of([metrics])
-    for figure, title in words.figures.items():
+    figures = {
+        **words.figures,
+        "balanced_accuracy": "balanced accuracy",
+        "auc": "area under the ROC curve",
+        "sensitivity_at_95_specificity": "sensitivity at 95 % specificity",
+    }
+    for figure, title in figures.items():
+        if figure not in metrics:
+            continue
         for part, value in metrics[figure].items():
-            table.add_row(f"{title}, {part}", words.exact(value))
+            table.add_row(f"{title}, {part}", f"{value:.4f}" if figure == "auc" else words.exact(value))
+    for part, several in (metrics.get("rmse_of_outputs") or {}).items():
+        for number, value in enumerate(several, 1):
+            table.add_row(f"{words.noun} of output {number} in its units, {part}", words.exact(value))
     for key, value in metrics["robust"].items():
-        table.add_row(f"{words.noun}, {key}", words.exact(value))
+        tried = metrics.get("robust_samples", {}).get(key)
+        table.add_row(f"{words.noun}, {key}" + (f" ({tried} inputs)" if tried else ""), words.exact(value))
+    if metrics.get("constant_answer"):
+        table.add_row(words.constant, metrics["constant_answer"])
+    if metrics.get("aim"):
+        table.add_row(*_aim_row(metrics["aim"], words))
     table.add_row("largest quotient found", f"{metrics['lipschitz']['lower']:.3f}")
+    if metrics["lipschitz"].get("upper") is not None:
+        table.add_row("Lip(f), proved upper bound", f"{metrics['lipschitz']['upper']:.3f}")
     if metrics.get("lam") is not None:
         table.add_row("λ", f"{metrics['lam']:.3g}")
     table.add_row("seconds per epoch", f"{metrics['seconds_per_epoch']:.2f}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from cheaplip.cli.console import Interrupt, attack_bar, metrics_table, print_json, progress_display, show_table
-from cheaplip.cli.options import check_samples, parse_names, parse_radii
+from cheaplip.cli.options import check_samples, parse_names, parse_norm, parse_radii
 from cheaplip.cli.report import update_report
 from cheaplip.robustness import ATTACKS
 from cheaplip.runs.folder import RunFolder
@@ -23,17 +23,22 @@ class EvaluateCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
     attacks: str | None = None
-    """the attacks, separated by commas; unset: all that work on the data"""
+    """the attacks, separated by commas, and for images blur and brightness; unset: all attacks that work on the data"""
     epsilon: str | None = None
-    """radii (L2), and for noise standard deviations, separated by commas; unset: defaults that suit the data"""
+    """radii, and for corruptions their sizes, separated by commas, such as 0.5,8/255; unset: they suit the data"""
+    norm: str = "2"
+    """norm of the radii: 2, or inf where each feature moves by at most epsilon"""
     samples: int | None = None
     """number of test inputs to attack, from the first; unset: all"""
+    data: str | None = None
+    """where the run's data are now, if they have moved"""
     json: bool = False
     """print the metrics as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
         """Attack the model, then print the metrics."""
         check_samples(self.samples)
+        norm = parse_norm(self.norm)
         with progress_display() as bar:
             report = attack_bar(bar, interrupt)
             metrics = evaluate(
@@ -41,6 +46,8 @@ class EvaluateCommand:
                 attacks=None if self.attacks is None else parse_names("attacks", self.attacks, ATTACKS),
                 epsilons=None if self.epsilon is None else parse_radii("epsilon", self.epsilon),
                 samples=self.samples,
+                source=self.data,
+                norm=norm,
                 progress=lambda name, done, total: report(self.run.name, name, done, total),
             )
         print_json(metrics) if self.json else show_table(metrics_table(self.run.name, metrics))

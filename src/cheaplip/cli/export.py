@@ -19,9 +19,11 @@ class ExportCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
+    data: str | None = None
+    """where the run's data are now, if they have moved"""
     format: Format = "pt2"
     """pt2, for torch.export.load, or onnx"""
 
     def __call__(self, interrupt: Interrupt) -> None:  # noqa: ARG002 - over in seconds
         """Export the model, then print where the file is."""
-        messages.print(f"model: {export(RunFolder(self.run), self.format)}", soft_wrap=True)
+        messages.print(f"model: {export(RunFolder(self.run), self.format, source=self.data)}", soft_wrap=True)

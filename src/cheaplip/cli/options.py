@@ -1,34 +1,55 @@
 """Options given as text: functions that parse and check them, and one that writes a command out again."""
 
+import os
 import shlex
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+import torch
+
 from cheaplip.data import Data
 from cheaplip.errors import ConfigError
+from cheaplip.reference import read_fraction
+from cheaplip.runs.folder import RunFolder
 from cheaplip.trained import loading
 from cheaplip.training.config import TrainConfig
-from cheaplip.training.methods import method_named
-from cheaplip.training.options import check_choice
+from cheaplip.training.methods import METHODS, method_named
+from cheaplip.training.options import check_choice, check_whole
 
 __all__ = [
+    "ALL_METHODS",
+    "check_jobs",
     "check_samples",
     "check_seconds",
     "command_line",
     "load_data",
+    "parse_fractions",
     "parse_methods",
     "parse_names",
     "parse_norm",
     "parse_numbers",
     "parse_radii",
     "parse_seeds",
+    "parse_shard",
+    "usual_jobs",
 ]
 
 
-def load_data(config: TrainConfig) -> Data:
-    """Load the data that a configuration names, after a check that its device can be used."""
+ALL_METHODS = "all"
+"""What stands for all methods where a command takes several."""
+
+_MOST_JOBS = 8
+
+
+def load_data(config: TrainConfig, folder: RunFolder | None = None) -> Data:
+    """Load the data that a configuration names, after a check that its device can be used.
+
+    Args:
+        config: the configuration.
+        folder: the folder of a run that is continued: its data are read as they were. None: they are read anew.
+    """
     config.check_device()
-    return loading.load_data(config)
+    return loading.load_data(config, folder)
 
 
 def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
@@ -40,7 +61,9 @@ def parse_names(option: str, text: str, choices: tuple[str, ...]) -> list[str]:
 
 
 def parse_methods(text: str) -> list[str]:
-    """Parse the names of training methods, separated by commas."""
+    """Parse the names of training methods, separated by commas; ``all`` stands for every registered one."""
+    if text.strip() == ALL_METHODS:
+        return list(METHODS)
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         method_named(name, "methods")
@@ -48,11 +71,16 @@ def parse_methods(text: str) -> list[str]:
 
 
 def parse_numbers(option: str, text: str) -> list[float]:
-    """Parse numbers separated by commas; a repeated number counts once."""
+    """Parse numbers or fractions separated by commas, such as ``0.5,8/255``; a repeated number counts once."""
     try:
-        return list(dict.fromkeys(float(part) for part in text.split(",")))
-    except ValueError:
+        return list(dict.fromkeys(_number(part) for part in text.split(",")))
+    except (ValueError, ZeroDivisionError):
         raise ConfigError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / float(denominator) if slash else float(text)
 
 
 def parse_norm(text: str) -> float:
@@ -66,9 +94,12 @@ def parse_norm(text: str) -> float:
 def parse_seeds(text: str) -> list[int]:
     """Parse seeds separated by commas."""
     try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
+        seeds = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise ConfigError(f"seeds: expected whole numbers separated by commas, got {text!r}") from None
+    for seed in seeds:
+        check_whole("seeds", seed, 0)
+    return seeds
 
 
 def parse_radii(option: str, text: str) -> list[float]:
@@ -77,6 +108,30 @@ def parse_radii(option: str, text: str) -> list[float]:
     if not all(0 <= radius < float("inf") for radius in radii):
         raise ConfigError(f"{option}: expected finite numbers of at least 0, got {text!r}")
     return radii
+
+
+def parse_fractions(option: str, text: str) -> list[float]:
+    """Parse fractions or percentages separated by commas, such as ``0,0.5%,1%``; a repeated one counts once."""
+    return list(dict.fromkeys(read_fraction(option, part) for part in text.split(",")))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Parse a part of the work, such as 1/4, the first of four."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.strip().isdecimal() and count.strip().isdecimal() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f"shard: expected i/n with i from 1 to n, such as 1/4, got {text!r}")
+    return int(index), int(count)
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Raise a :class:`ConfigError` unless a number of processes is unset or at least 1."""
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs: expected 1 or more, got {jobs}")
+
+
+def usual_jobs() -> int:
+    """Return the default number of processes: one for each core, at most 8; 1 with a GPU."""
+    return 1 if torch.cuda.is_available() else min(_MOST_JOBS, os.cpu_count() or 1)
 
 
 def check_samples(samples: int | None) -> None:
@@ -92,7 +147,7 @@ def check_seconds(seconds: float) -> None:
 
 
 # Options that change how results are made or shown, but not the results.
-_NOT_REPEATED = ("resume", "overwrite", "json", "tensorboard", "mlflow")
+_NOT_REPEATED = ("resume", "overwrite", "json", "measure", "tensorboard", "mlflow")
 
 
 def command_line(name: str, command: Any) -> str:

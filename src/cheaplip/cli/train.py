@@ -1,13 +1,25 @@
 """``cheaplip train``."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cheaplip.cli.console import Interrupt, metrics_table, print_json, progress_display, show_table, training_bar
+from cheaplip.cli.console import (
+    Interrupt,
+    attack_bar,
+    metrics_table,
+    print_json,
+    progress_display,
+    show_description,
+    show_table,
+    training_bar,
+)
 from cheaplip.cli.options import command_line, load_data
 from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
+from cheaplip.errors import ConfigError
 from cheaplip.runs.folder import RunFolder
+from cheaplip.trained.quick import measure_quickly
 from cheaplip.training import TrainConfig, train
 from cheaplip.training.processes import leads, processes
 
@@ -25,15 +37,24 @@ class TrainCommand(TrackingOptions):
     """continue from the folder's last checkpoint"""
     overwrite: bool = False
     """replace a run that is already in --out"""
+    measure: bool = True
+    """after training, measure noise, PGD and both ends of the bracket, in less time than the training took"""
     json: bool = False
     """print the metrics as JSON, and nothing else, on standard output"""
 
     def __call__(self, interrupt: Interrupt) -> None:
         """Train the model, then print the metrics."""
+        if self.resume and self.overwrite:
+            raise ConfigError("resume: expected to continue the run or to --overwrite it: leave one of them out")
+        if self.config.named_target is not None and self.config.give_up != TrainConfig(data="").give_up:
+            raise ConfigError(
+                f"target: λ follows one target, got --target {self.config.target} and --give-up {self.config.give_up}: "
+                "leave one of them out"
+            )
         folder = RunFolder(self.out)
         trackers = self.trackers(folder)
         with processes(self.config.resolved_device), progress_display() as bar:
-            data = load_data(self.config)
+            data = load_data(self.config, folder if self.resume else None)
             metrics = train(
                 self.config,
                 data,
@@ -43,8 +64,14 @@ class TrainCommand(TrackingOptions):
                 progress=training_bar(bar, self.config.method) if leads() else None,
                 stop=interrupt,
                 trackers=trackers,
+                on_start=lambda: show_description(data),
+                reference_progress=training_bar(bar, "plain, for the target") if leads() else None,
             )
         if not metrics:  # the first process has them
             return
+        if self.measure:
+            with progress_display() as bar:
+                attacking = attack_bar(bar, interrupt)
+                metrics = measure_quickly(folder, data, progress=partial(attacking, self.config.method))
         print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
         finish_with_report(folder, command_line("train", self))

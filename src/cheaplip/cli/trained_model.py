@@ -22,13 +22,13 @@ class TrainedModelOptions:
     """The model of a run, or a model from elsewhere with its weights and its data."""
 
     run: Annotated[str, tyro.conf.Positional]
-    """the folder of a run; with --data a .pt2 file that you trust, or with --weights too a name such as mlp:200,80"""
+    """the folder of a run; with --data a .onnx file, a .pt2 file that you trust, or with --weights a model's name"""
     weights: Path | None = None
     """weights of a model by name: a .safetensors file, or a state dict written by torch.save"""
     activation: Activation = "sigmoid"
-    """activation of a model by name, mlp or cnn"""
+    """activation of a model by name"""
     data: str | None = None
-    """data of a model from elsewhere, named as in train"""
+    """data of a model from elsewhere, named as in train; for a run, where its data are now if they have moved"""
     label: str | None = None
     """the column of a CSV file that holds the labels"""
     task: str = "classification"
@@ -48,15 +48,16 @@ class TrainedModelOptions:
         Raises:
             ConfigError: an option is missing, or does not apply.
         """
-        elsewhere = self.run.endswith(".pt2") or self.weights is not None or _names_a_function(self.run)
+        elsewhere = self.run.endswith((".pt2", ".onnx")) or self.weights is not None or _names_a_function(self.run)
         if not elsewhere:
-            for name in ("data", "label", "out"):
+            folder = RunFolder(self.run)
+            for name in ("label", "out") if folder.exists() else ("data", "label", "out"):
                 if getattr(self, name) is not None:
                     raise ConfigError(
                         f"{name}: a run's folder has its own, got {getattr(self, name)} for {self.run}: leave --{name} "
                         "out, or give a .pt2 file, or package.module:function with --weights, instead of the folder"
                     )
-            return load_run(RunFolder(self.run))
+            return load_run(folder, source=self.data)
         if self.data is None:
             raise ConfigError(
                 f"data: expected the inputs that {self.run} is about, such as digits or a file: use --data"

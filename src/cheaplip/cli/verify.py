@@ -11,7 +11,7 @@ from cheaplip.cli.options import check_seconds
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.bracket import SECONDS
 from cheaplip.trained.card import task_of_card
-from cheaplip.trained.verify import verify
+from cheaplip.trained.verify import verify_card
 
 __all__ = ["VerifyCommand"]
 
@@ -22,6 +22,8 @@ class VerifyCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
+    data: str | None = None
+    """where the run's data are now, if they have moved"""
     seconds: float = SECONDS
     """time for both ends of the bracket, about"""
 
@@ -29,7 +31,10 @@ class VerifyCommand:
         """Verify the card, then print what was proved."""
         check_seconds(self.seconds)
         with progress_display() as bar:
-            card = verify(RunFolder(self.run), seconds=self.seconds, progress=search_bar(bar, self.run.name, interrupt))
+            searched = search_bar(bar, self.run.name, interrupt)
+            card, unchecked = verify_card(
+                RunFolder(self.run), seconds=self.seconds, source=self.data, progress=searched
+            )
         task = task_of_card(card)
         certified = ", ".join(
             f"{task.format_figure(value)} at ε = {key}" for key, value in card[task.figure]["certified"].items()
@@ -39,3 +44,5 @@ class VerifyCommand:
             f"{certified}",
             soft_wrap=True,
         )
+        for statement in unchecked:
+            messages.print(f"not checked: {statement}", soft_wrap=True, markup=False)

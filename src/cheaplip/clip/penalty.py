@@ -1,4 +1,7 @@
-"""The penalty as a module: its options and state, its two forms, and the warning that a backward pass is missing."""
+"""The penalty as a module: its options and state, its two forms, and the warning that a backward pass is missing.
+
+The file is long because a third of it is the documentation of one class and its options.
+"""
 
 import math
 import warnings
@@ -10,10 +13,16 @@ from torch import Tensor, nn
 
 from cheaplip.clip.aggregate import Aggregate, shares, weighted_aggregate
 from cheaplip.clip.shared_pass import Join, Split
-from cheaplip.distributed import own, ranks, union
+from cheaplip.distributed import own, ranks, union, unwrapped
 from cheaplip.errors import CheaplipWarning
-from cheaplip.model import Model, checked_output
-from cheaplip.modes import check_independent_rows, dropout_off, has_dropout, refuse_batch_dependent_layers
+from cheaplip.model import Model, call_on_copy, checked_output
+from cheaplip.modes import (
+    check_independent_rows,
+    check_repeatable,
+    dropout_off,
+    has_dropout,
+    refuse_batch_dependent_layers,
+)
 from cheaplip.operators import enrol, take_turn
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import Norm, check_norm, inverse_distance, quotient_and_slope
@@ -123,7 +132,9 @@ class CLIP(nn.Module):
         self.due = True
         self._number = enrol(self)
         self._unanswered = 0
-        self._checked: weakref.ref[object] | None = None
+        self._checked: weakref.ref[object] | None = None  # the model that shared a pass last
+        self._writes = True  # whether that model writes into its input
+        self._repeatable: weakref.ref[object] | None = None  # the one that had a pass of the pairs' own last
 
     def extra_repr(self) -> str:
         """The options, as given."""
@@ -146,6 +157,9 @@ class CLIP(nn.Module):
         return self._separate(model)
 
     def _separate(self, model: Model) -> Tensor:
+        if not torch.compiler.is_compiling() and _is_new(model, self._repeatable):
+            check_repeatable(unwrapped(model), self.pairs.ends())
+            self._repeatable = weakref.ref(model)
         if self.training:
             quotients = self.pairs.climb_(model, norm_in=self.norm_in, norm_out=self.norm_out, stride=self.every)
             self.pairs.renew_(quotients, stride=self.every)
@@ -176,11 +190,11 @@ class CLIP(nn.Module):
         if x.shape[1:] != shape:
             raise ValueError(f"x: expected inputs of shape {tuple(shape)} as the pairs, got {tuple(x.shape[1:])}")
         if self.training and not self._turn():
-            return model(x), self.lam.new_zeros(())
+            return self._output(model, x), self.lam.new_zeros(())
         if not self.training or torch.is_autocast_enabled(x.device.type):
-            return model(x), self._separate(model)
+            return self._output(model, x), self._separate(model)
         if torch.compiler.is_compiling() and has_dropout(model):
-            return model(x), self._separate(model)
+            return self._output(model, x), self._separate(model)
         refuse_batch_dependent_layers(model)
         z, *messengers = Join.apply(self._anchor, x, self)  # type: ignore[no-untyped-call]
         u, v = z.detach()[len(x) :].chunk(2)
@@ -188,9 +202,11 @@ class CLIP(nn.Module):
         if torch.compiler.is_compiling():  # there is no active dropout then
             out = checked_output(model(z), len(z))
         else:
-            self._check(model, z)
+            before = z.detach().clone() if self._check(model, z) else None
             with dropout_off(model, first=len(x), rows=len(z)):
                 out = checked_output(model(z), len(z))
+            if before is not None:
+                self._writes = not torch.equal(z.detach(), before)
         with torch.no_grad():
             fu, fv = out[len(x) :].chunk(2)
             quotients, rises = quotient_and_slope(fu, fv, per_distance, norm_out=self.norm_out)
@@ -224,7 +240,7 @@ class CLIP(nn.Module):
         self.due = self.calls % self.every == 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_checked": None}  # a weak reference travels nowhere
+        return {**self.__dict__, "_checked": None, "_repeatable": None}  # a weak reference travels nowhere
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -247,14 +263,19 @@ class CLIP(nn.Module):
             self.take_turn()
         return due
 
-    def _check(self, model: Model, z: Tensor) -> None:
-        """Look at a model that is new, and warn if backward passes are missing."""
-        known = self._checked is not None and (not isinstance(model, nn.Module) or self._checked() is model)
-        if not known:  # once for each module, once for all functions, which may be new objects in each step
+    def _output(self, model: Model, x: Tensor) -> Tensor:
+        """Compute the model's output for a batch without pairs, with a copy of ``x`` if the model may write into it."""
+        known = not torch.compiler.is_compiling() and not _is_new(model, self._checked)
+        return model(x) if known and not self._writes else call_on_copy(model, x)
+
+    def _check(self, model: Model, z: Tensor) -> bool:
+        """Look at a model that is new, and warn if backward passes are missing; return whether it is new."""
+        new = _is_new(model, self._checked)
+        if new:
             check_independent_rows(model, z.detach())
             self._checked = weakref.ref(model)
         if not z.requires_grad:
-            return
+            return new
         self._unanswered += 1
         if self._unanswered == _UNANSWERED:
             warnings.warn(
@@ -263,6 +284,7 @@ class CLIP(nn.Module):
                 CheaplipWarning,
                 stacklevel=3,
             )
+        return new
 
     def _penalty(self, quotients: Tensor) -> Tensor:
         """The penalty for all ranks' quotients."""
@@ -281,3 +303,8 @@ class CLIP(nn.Module):
 
     def _weight(self) -> Tensor:
         return self.lam * self.every if self.training and self.every > 1 else self.lam
+
+
+def _is_new(model: Model, known: weakref.ref[object] | None) -> bool:
+    """Whether a model was not seen before; of functions, which may be new objects in each step, only the first is."""
+    return known is None or (isinstance(model, nn.Module) and known() is not model)

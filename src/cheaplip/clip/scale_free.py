@@ -136,7 +136,7 @@ class ScaleFreeCLIP(nn.Module):
         return output, level, visited
 
     def _divide(self, output: Tensor, level: Tensor, visited: bool) -> tuple[Tensor, Tensor]:
-        spread = (output - output.mean(dim=0)).square().mean().sqrt().clamp_min(_TINY)
+        spread = output.var(dim=0, correction=0).mean().sqrt().clamp_min(_TINY)
         if visited:
             level = (level / self.clip.every if self.training else level).clamp_min(_TINY)
             self._average(level.detach() / spread.detach())
@@ -166,7 +166,7 @@ class _Metered(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Note the exchange rate, and pass the gradient on."""
         (z,) = ctx.saved_tensors
-        rate = -(gradient * z).sum().to(ctx.clip.rate)
+        rate = -(gradient.conj() * z).sum().real.to(ctx.clip.rate)
         if ctx.clip.training:
             ctx.clip.rate.lerp_(torch.where(torch.isfinite(rate), rate, ctx.clip.rate), 1 - ctx.clip.memory)
         return gradient, None

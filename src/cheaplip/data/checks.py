@@ -1,6 +1,6 @@
 """Checks that turn the arrays of a reader into tensors: inputs, classes, numbers to predict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,26 +14,23 @@ from cheaplip.errors import DataError
 __all__ = [
     "bounding_box",
     "bytes_to_unit_interval",
+    "check_array",
     "check_classes",
-    "check_inputs",
     "check_numbers",
     "refuse_non_finite",
     "row_and_column",
 ]
 
 
-def check_inputs(values: Any, source: str) -> tuple[Tensor, Box]:
-    r"""Turn inputs into a tensor, and find the box they lie in.
+def check_array(values: Any, source: str) -> NDArray[Any]:
+    r"""Turn inputs into an array.
 
     Args:
-        values: an array of numbers (N, \*shape), N ≥ 1; bytes are divided by 255.
+        values: an array of numbers (N, \*shape), N ≥ 1.
         source: where they come from, for messages.
 
-    Returns:
-        The inputs, float32, and :func:`bounding_box` of them; [0, 1] for bytes.
-
     Raises:
-        DataError: they are no numbers, have no features, or are not finite in float32.
+        DataError: they are no numbers, or have no features.
     """
     x = _to_array(values, source)
     if x.dtype.kind not in "biuf":
@@ -42,21 +39,17 @@ def check_inputs(values: Any, source: str) -> tuple[Tensor, Box]:
         raise DataError(
             f"{source}: expected x of shape (N, *input), with at least one sample and feature, got {x.shape}"
         )
-    if x.dtype == np.uint8:
-        return bytes_to_unit_interval(x), Box(0.0, 1.0)
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32)
-    refuse_non_finite(x, source, row_and_column)
-    return torch.from_numpy(x), bounding_box(torch.from_numpy(x))
+    return x
 
 
-def check_classes(values: Any, count: int, source: str) -> Tensor:
+def check_classes(values: Any, count: int, source: str, names: Sequence[str] = ()) -> Tensor:
     """Turn the labels of a classification into a tensor.
 
     Args:
         values: an array (N,) that holds every one of the whole numbers 0, 1, …, classes − 1; at least two classes.
         count: N, the number of inputs.
         source: where they come from, for messages.
+        names: the classes' names; empty where they have none.
 
     Returns:
         The classes, (N,), int64.
@@ -77,7 +70,8 @@ def check_classes(values: Any, count: int, source: str) -> Tensor:
     classes = np.unique(y)
     if len(classes) < 2:
         raise DataError(
-            f"{source}: expected at least two classes, got only class {classes[0]}; add the others' samples"
+            f"{source}: expected at least two classes, got only class {classes[0]}"
+            f"{f' ({names[0]!r})' if names else ''}; add the others' samples"
         )
     if classes[-1] != len(classes) - 1:
         gap = int(np.flatnonzero(classes != np.arange(len(classes)))[0])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cheaplip.data.checks import refuse_non_finite, row_and_column
-from cheaplip.data.scaling import Scaling, Standardisation
+from cheaplip.data.recipe import Recipe
+from cheaplip.data.scaling import Scaler, Scaling
 from cheaplip.domain import Box
 from cheaplip.errors import DataError
 
@@ -40,7 +41,12 @@ class Data:
             inputs, to one significant digit; 2.0 on MNIST.
         noise: default standard deviation of noise: half of ``epsilon``, to one significant digit.
         class_names, feature_names: names of the classes and features; empty where the source has none.
-        standardisation: the map from the inputs of the source to the inputs here. None: they are the same.
+        standardisation, rescaling: the map from the inputs of the source to the inputs here: to standard deviations,
+            or from a range of values to [0, 1]. At most one is not None; None for both: they are the same.
+        label_scaling: the map from the labels of the source to the labels here, the standard deviations of each of
+            several outputs. None: they are the same.
+        categorical: the names of a table's columns that hold categories; each category is a feature, 0 or 1.
+        recipe: how the source was read, for a run's folder. None: for data that you made yourself.
     """
 
     name: str
@@ -53,7 +59,11 @@ class Data:
     noise: float
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
-    standardisation: Standardisation | None = None
+    standardisation: Scaler | None = None
+    rescaling: Scaler | None = None
+    label_scaling: Scaler | None = None
+    categorical: tuple[str, ...] = ()
+    recipe: Recipe | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,9 +81,23 @@ class Data:
         return "none" if self.standardisation is None else "standard"
 
     @property
+    def from_source(self) -> Scaler | None:
+        """The map from the inputs of the source to the inputs here; None where they are the same."""
+        return self.rescaling if self.standardisation is None else self.standardisation
+
+    @property
     def outputs(self) -> int:
         """The number of a model's outputs: one for each class, or one for each number to predict."""
         return self.classes or int(self.train.y.shape[1])
+
+    def with_labels_in_units(self) -> "Data":
+        """Return a copy whose labels are in the units of the source, for a model that predicts these."""
+        if (scaler := self.label_scaling) is None:
+            return self
+        train, validation, test = (
+            Split(part.x, scaler.inverse(part.y)) for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test, label_scaling=None)
 
     def to(self, device: torch.device | str) -> "Data":
         """Return a copy of the data on ``device``."""
@@ -81,10 +105,19 @@ class Data:
             Split(part.x.to(device), part.y.to(device)) for part in (self.train, self.validation, self.test)
         )
         # Modules move in place: without a copy, the original's would move as well.
-        domain, standardisation = copy.deepcopy(self.domain).to(device), copy.deepcopy(self.standardisation)
-        standardisation = None if standardisation is None else standardisation.to(device)
+        standardisation, rescaling, label_scaling = (
+            None if scaler is None else copy.deepcopy(scaler).to(device)
+            for scaler in (self.standardisation, self.rescaling, self.label_scaling)
+        )
         return replace(
-            self, train=train, validation=validation, test=test, domain=domain, standardisation=standardisation
+            self,
+            train=train,
+            validation=validation,
+            test=test,
+            domain=copy.deepcopy(self.domain).to(device),
+            standardisation=standardisation,
+            rescaling=rescaling,
+            label_scaling=label_scaling,
         )
 
 

@@ -13,8 +13,12 @@ from cheaplip.errors import DataError
 
 __all__ = ["hold_out", "split"]
 
+_MANY = 5  # classes whose names are numbers
 
-def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:
+
+def split(
+    y: Tensor, source: str, fractions: Sequence[float], seed: int, *, names: Sequence[str] = (), numbers: bool = False
+) -> list[Tensor]:
     """Split rows into one part for each fraction, and the rest.
 
     Args:
@@ -23,6 +27,8 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
         source: where they come from, for messages.
         fractions: the size of each part, as a fraction of all rows.
         seed: of the draw.
+        names: of the classes, for messages; empty where they have none.
+        numbers: whether the labels could also be numbers to predict.
 
     Returns:
         The rows of the rest, then those of each part; all disjoint.
@@ -35,9 +41,11 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
         return _split_at_random(len(y), source, fractions, seed)
     counts = y.bincount()
     if counts.min() < parts:
+        rarest = int(counts.argmin())
+        named = f"class {names[rarest]!r}" if len(names) else f"class {rarest}"
         raise DataError(
             f"{source}: expected at least {parts} samples of every class, one for each part of the split, "
-            f"got {counts.min()} of class {counts.argmin()}; add samples, or drop the class"
+            f"got {counts.min()} of {named}; add samples, or drop the class{_or_regression(len(counts), numbers)}"
         )
     rest, taken = np.arange(len(y)), []
     for fraction in fractions:
@@ -48,6 +56,7 @@ def split(y: Tensor, source: str, fractions: Sequence[float], seed: int) -> list
             raise DataError(
                 f"{source}: cannot split off {size} of {len(y)} samples (a fraction of {fraction:g}) with all "
                 f"{len(counts)} classes in every part; change the fraction, or add samples"
+                f"{_or_regression(len(counts), numbers)}"
             ) from error
         taken.append(part)
     return [torch.from_numpy(rows) for rows in (rest, *taken)]
@@ -74,6 +83,12 @@ def hold_out(data: Data, count: int, seed: int) -> tuple[Data, Tensor]:
     if not count:
         return data, x[:0]
     return replace(data, train=Split(x[order[count:]], y[order[count:]])), x[order[:count]]
+
+
+def _or_regression(classes: int, numbers: bool) -> str:
+    if not numbers or classes < _MANY:
+        return ""
+    return f"; if the {classes} different labels are numbers to predict, use --task regression"
 
 
 def _split_at_random(count: int, source: str, fractions: Sequence[float], seed: int) -> list[Tensor]:

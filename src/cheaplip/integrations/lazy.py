@@ -1,6 +1,7 @@
 """The penalty and its controller as one module that is built from the first batch; every adapter holds one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from cheaplip.pairs import Climb, PairSet
 
 __all__ = ["LazyCLIP"]
 
+_OF_PAIRS = {"domain", "size", "step", "aggregate", "every"}
+_OF_CONTROLLER = {"target", "mode", "rate", "smoothing"}
+_OPTIONS = sorted({"lam"} | _OF_PAIRS | _OF_CONTROLLER)
+
 
 class LazyCLIP(nn.Module):
     r"""A :class:`CLIP` and its :class:`DiscrepancyPrinciple`, built when the first batch comes.
@@ -22,8 +27,10 @@ class LazyCLIP(nn.Module):
 
     Args:
         lam: λ ≥ 0; with a target, the value it starts from.
-        target: the accuracy in (0, 1), or with ``mode="min"`` the loss, that λ is steered to. None: λ stays as it is.
-        mode: ``"max"`` if the target is met from above, ``"min"`` if it is met from below.
+        target: the accuracy in (0, 1), with ``mode="min"`` the loss, or with ``mode="lipschitz"`` the largest quotient
+            that λ is steered to. None: λ stays as it is.
+        mode: ``"max"`` if the target is met from above, ``"min"`` if it is met from below, ``"lipschitz"`` if it is a
+            Lipschitz constant; see :class:`DiscrepancyPrinciple`.
         rate, smoothing: how fast λ moves, as in :class:`DiscrepancyPrinciple`.
         domain: the :class:`Box` inputs live in. None: all of space.
         size, step: number of pairs and how they climb, as in :class:`PairSet`.
@@ -162,10 +169,53 @@ class LazyCLIP(nn.Module):
                 shared = reduce(gradient)
                 parameter.grad = shared if parameter.grad is None else parameter.grad.add_(shared)
 
-    def observe(self, metric: float | Tensor, *, pace: float = 1.0) -> None:
-        """Pass a batch's accuracy or loss to the controller, if there is one."""
+    @property
+    def due(self) -> bool:
+        """Whether the next call in training uses the batch's inputs: the first one, and then each ``every``-th."""
+        return self._built is None or self.clip.due
+
+    @property
+    def wants_metric(self) -> bool:
+        """Whether λ is steered by a metric of the batch; not without a target, and not to a constant."""
+        return self.target is not None and self.mode != "lipschitz"
+
+    def observe(self, metric: float | Tensor | None = None, *, pace: float = 1.0) -> None:
+        """Pass a batch's accuracy or loss to the controller, if there is one; none if λ is steered to a constant."""
         if self.controller is not None:
             self.controller.step(metric, pace=pace)
+
+    def change_(self, **options: Any) -> None:
+        """Change options in mid-training; λ stays where it is unless ``lam`` is among them.
+
+        With a new domain, size, step, aggregate or ``every`` the pairs start anew, at the last batch; with a new
+        target, mode, rate or smoothing the controller does.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: an option is out of range; nothing is changed then.
+        """
+        if unknown := sorted(set(options) - set(_OPTIONS)):
+            raise TypeError(f"expected options among {', '.join(_OPTIONS)}, got {', '.join(unknown)}")
+        before = {name: getattr(self, name) for name in map(_attribute, options)}
+        for name, value in options.items():
+            setattr(self, _attribute(name), value)
+        try:
+            self._build(torch.zeros(1, 1), None)
+        except (TypeError, ValueError):
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        if self._built is None:
+            return
+        clip, controller = self._built
+        lam = self.lam if "lam" in options else float(clip.lam)
+        renewed = _OF_PAIRS & options.keys()
+        if renewed:
+            clip, _ = self._build(clip.pairs.pool, self.domain)
+        clip.lam.fill_(lam)
+        if renewed or _OF_CONTROLLER & options.keys():
+            controller = self._controller(clip)
+        self._built = clip, controller
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the state of penalty and controller in one flat dictionary, empty before the first batch."""
@@ -203,7 +253,13 @@ class LazyCLIP(nn.Module):
     def _build(self, x: Tensor, domain: Box | None) -> tuple[CLIP, DiscrepancyPrinciple | None]:
         pairs = PairSet(x, size=self.size, domain=domain, step=self.pair_step)
         clip = CLIP(pairs, self.lam, aggregate=self.aggregate, every=self.every).to(x.device)
+        return clip, self._controller(clip)
+
+    def _controller(self, clip: CLIP) -> DiscrepancyPrinciple | None:
         if self.target is None:
-            return clip, None
-        controller = DiscrepancyPrinciple(clip, self.target, mode=self.mode, rate=self.rate, smoothing=self.smoothing)
-        return clip, controller
+            return None
+        return DiscrepancyPrinciple(clip, self.target, mode=self.mode, rate=self.rate, smoothing=self.smoothing)
+
+
+def _attribute(option: str) -> str:
+    return "pair_step" if option == "step" else option

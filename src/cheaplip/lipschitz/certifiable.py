@@ -5,13 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cheaplip.domain import Ball, Domain
 from cheaplip.errors import UnsupportedLayerError
-from cheaplip.lipschitz.bounds.ranges import output_interval
+from cheaplip.labels import check_labels
 from cheaplip.lipschitz.bracket import Bracket
+from cheaplip.lipschitz.fingerprint import Fingerprint, domain_digest
+from cheaplip.lipschitz.pair_bounds import PairBounds
 from cheaplip.lipschitz.reading.chain import Chain
 from cheaplip.lipschitz.reading.tracer import read
-from cheaplip.lipschitz.rounding import above
-from cheaplip.quotient import quotient
+from cheaplip.lipschitz.rounding import EPS, above
 
 __all__ = [
     "bracketed_chain",
@@ -23,32 +25,35 @@ __all__ = [
     "class_bounds",
 ]
 
-_SAME = 1e-2  # relative difference from which a witness's quotient is another model's; ``lower`` is rounded down
-
 
 def bracketed_chain(model: nn.Module, b: Bracket) -> Chain:
-    """Read a model, and check that it is the one that was bracketed.
+    """Read a model, and check that the bracket was proved for it.
 
     Raises:
-        ValueError: the bracket has another norm than 2 or no finite upper end, or its witness has another quotient in
-            this model.
+        ValueError: the bracket has another norm than 2, no finite upper end or no fingerprint; it was proved for
+            another model; or its domain or its upper end was changed.
     """
     if b.norm != 2:
         raise ValueError(f"bracket: expected one in norm 2, got norm {b.norm:g}: call bracket(model, ..., norm=2)")
     if not b.upper < math.inf:
         raise ValueError(f"nothing is certified, for the bracket has no finite upper bound: {b.reason}")
-    u, v = b.witness
+    proved = b.fingerprint
+    if proved is None:
+        raise ValueError("bracket: expected one that cheaplip.bracket made, got one without a fingerprint")
     try:
-        chain = read(model, tuple(u.shape))
+        chain = read(model, tuple(b.witness[0].shape))
     except (UnsupportedLayerError, ValueError) as error:
         raise ValueError(f"bracket: expected one of this model, but the model cannot be read: {error}") from error
-    low, high = output_interval(chain, torch.stack([u, v]).to(chain.device, torch.float64))
-    fu, fv = ((low + high) / 2).unsqueeze(1)
-    found = float(quotient(fu, fv, u.unsqueeze(0).to(fu), v.unsqueeze(0).to(fu)))
-    if not abs(found - b.lower) <= _SAME * max(found, b.lower):
+    _check_model("bracket", proved, chain, "bracket it again")
+    if proved.domain != domain_digest(b.domain):
         raise ValueError(
-            f"bracket: expected one of this model, got one whose witness has the quotient {b.lower:.6g}, but in this "
-            f"model {found:.6g}: the weights have changed since, or it is another model; bracket it again"
+            f"bracket: expected the domain that it was proved for, got {b.domain!r}, which was put in afterwards: "
+            "bracket the model on that domain"
+        )
+    if proved.norm != b.norm or not b.upper >= proved.upper:
+        raise ValueError(
+            f"bracket: expected the proved upper end, {proved.upper:.6g} in norm {proved.norm:g}, or a larger one, got "
+            f"{b.upper:.6g} in norm {b.norm:g}: use the bracket as cheaplip.bracket returned it"
         )
     return chain
 
@@ -59,13 +64,13 @@ def class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
     Args:
         chain: the model.
         b: of this model, 2 → 2.
-        pairs: other bounds, (classes, classes), or None.
+        pairs: other bounds, (classes, classes), from :func:`cheaplip.lipschitz.pairwise`, or None.
 
     Returns:
         (classes, classes) float64, on the model's device.
 
     Raises:
-        ValueError: the outputs are not logits, or ``pairs`` are no such bounds.
+        ValueError: the outputs are not logits, or ``pairs`` are no such bounds, or those of another model or domain.
     """
     if len(chain.out_shape) != 1 or chain.out_shape[0] < 2:
         shape = ", ".join(map(str, chain.out_shape))
@@ -82,7 +87,48 @@ def class_bounds(chain: Chain, b: Bracket, pairs: Tensor | None) -> Tensor:
             f"pairs: expected bounds of 0 or more, shape {tuple(bounds.shape)}, got shape {tuple(pairs.shape)} and "
             f"values from {float(pairs.min()):g}: take them from cheaplip.lipschitz.pairwise"
         )
-    return torch.minimum(bounds, pairs.to(bounds))
+    _check_pairs(pairs, chain, b)
+    return torch.minimum(bounds, pairs.as_subclass(Tensor).to(bounds))
+
+
+def _check_model(name: str, proved: Fingerprint, chain: Chain, remedy: str) -> None:
+    """Refuse what was proved for another model."""
+    if chain.digest is None or proved.model != chain.digest():
+        raise ValueError(
+            f"{name}: expected one of this model, got one of other weights or layers: the weights have changed since, "
+            f"or it is another model; {remedy}"
+        )
+
+
+def _check_pairs(pairs: Tensor, chain: Chain, b: Bracket) -> None:
+    """Refuse bounds of pairs that were proved for another model or do not hold in all of the bracket's domain."""
+    again = "call cheaplip.lipschitz.pairwise(model, domain) again"
+    if not isinstance(pairs, PairBounds):
+        raise ValueError(f"pairs: expected what cheaplip.lipschitz.pairwise returned, got a plain tensor: {again}")
+    _check_model("pairs", pairs.fingerprint, chain, again)
+    if pairs.fingerprint.domain != domain_digest(pairs.domain) or not _covers(pairs.domain, b.domain):
+        raise ValueError(
+            f"pairs: expected bounds that hold in the bracket's domain, {b.domain!r}, got bounds for {pairs.domain!r}: "
+            f"{again}"
+        )
+    if not bool((pairs >= pairs.proved.to(pairs.device)).all()):
+        raise ValueError(f"pairs: expected bounds as they were proved, got smaller values: {again}")
+
+
+def _covers(outer: Domain | None, inner: Domain | None) -> bool:
+    """Return whether one domain certainly holds another."""
+    if outer is None or outer.everywhere or domain_digest(outer) == domain_digest(inner):
+        return True
+    if inner is None or isinstance(outer, Ball):
+        return False
+    low, high = outer.bounds(torch.device("cpu"), torch.float64)
+    if isinstance(inner, Ball):
+        center = inner.center.detach().to("cpu", torch.float64)
+        reach = inner.radius * above(4) + 4 * EPS * center.abs()
+        bottom, top = center - reach, center + reach
+    else:
+        bottom, top = inner.bounds(torch.device("cpu"), torch.float64)
+    return bool((bottom >= low).all() and (top <= high).all())
 
 
 def check_form(x: Tensor, b: Bracket) -> None:
@@ -111,16 +157,6 @@ def check_device(x: Tensor, chain: Chain) -> None:
     """Refuse inputs on another device than the model's."""
     if x.device != chain.device:
         raise ValueError(f"x is on {x.device}, the model on {chain.device}: move one with .to(device)")
-
-
-def check_labels(x: Tensor, y: Tensor, classes: int) -> None:
-    """Refuse what is not a class for each input."""
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:
-        raise TypeError(f"labels: expected integers, got {y.dtype if isinstance(y, Tensor) else type(y).__name__}")
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"labels: expected one for each of {len(x)} inputs, got shape {tuple(y.shape)}")
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise ValueError(f"labels: expected 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}")
 
 
 def check_epsilon(epsilon: float) -> None:

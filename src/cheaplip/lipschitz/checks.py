@@ -7,10 +7,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cheaplip.domain import Ball, Domain
-from cheaplip.model import Model
+from cheaplip.lipschitz.reading.agreement import check_weights_stay
+from cheaplip.model import Model, call_on_copy
 from cheaplip.modes import evaluation_mode
 
 __all__ = ["check_model", "input_shape", "like_weights"]
+
+_PROBES = 16  # inputs on which a model is called twice
+_ROUNDING = {"cpu": 4.0}  # units in the last place by which two calls may differ
+_ROUNDING_ELSEWHERE = 64.0  # sums on a GPU have no fixed order
 
 
 def input_shape(shape: tuple[int, ...] | None, domain: Domain | None, x: Tensor | None) -> tuple[int, ...]:
@@ -61,7 +66,8 @@ def check_model(model: Model, shape: tuple[int, ...], x: Tensor | None) -> None:
     Raises:
         TypeError: weights are neither float32 nor float64.
         ValueError: batch norm would use the batch's statistics, weights are not finite or on several devices, or the
-            model cannot take such inputs or does not return one tensor with a row for each.
+            model assigns its weights anew, cannot take such inputs, does not return one tensor with a row for each, or
+            returns another one when it is called again.
     """
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
@@ -84,15 +90,23 @@ def check_model(model: Model, shape: tuple[int, ...], x: Tensor | None) -> None:
     if devices == ["meta"]:
         raise ValueError("model: expected weights with values, got tensors on the meta device: load them first")
     for name, tensor in _tensors(model):
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensor.detach()).all()):
             raise ValueError(f"weight {name!r}: expected finite numbers, got NaN or Inf: train again, or load it again")
     like = like_weights(model, x)
-    if like.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"model: expected weights in float32 or float64, got {like.dtype}: call model.float() first")
+    for name, tensor in (*_tensors(model), ("x", like)):
+        if tensor.dtype not in (torch.float32, torch.float64):
+            where = "" if tensor is like else f" in {name!r}"
+            raise TypeError(
+                f"model: expected weights in float32 or float64, got {tensor.dtype}{where}: call model.float() first, "
+                "and leave out conversions to lower precision inside"
+            )
     probe = torch.zeros(2, *shape, dtype=like.dtype, device=like.device) if x is None else x[:2].to(like.dtype)
-    with evaluation_mode(model), torch.no_grad():
+    if isinstance(model, nn.Module):
+        check_weights_stay(model, probe)
+    cuda = [like.device] if like.device.type == "cuda" else []
+    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(cuda):
         try:
-            out = model(probe)
+            out = call_on_copy(model, probe)
         except Exception as error:  # whatever a user's model raises
             raise ValueError(
                 f"the model cannot take inputs of shape (B, {', '.join(map(str, shape))}): {error}"
@@ -100,6 +114,25 @@ def check_model(model: Model, shape: tuple[int, ...], x: Tensor | None) -> None:
     if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != len(probe) or out.numel() == 0:
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"expected a model with one tensor out, at least one number for each input, got {got}")
+    _check_repeatable(model, shape, like, x)
+
+
+@torch.no_grad()
+def _check_repeatable(model: Model, shape: tuple[int, ...], like: Tensor, x: Tensor | None) -> None:
+    """Refuse a model that returns something else when it is called again: a quotient of it means nothing."""
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(_PROBES, *shape, generator=generator).to(like) if x is None else x[:_PROBES].to(like.dtype)
+    with evaluation_mode(model), torch.random.fork_rng([like.device] if like.device.type == "cuda" else []):
+        out, again = call_on_copy(model, probe), call_on_copy(model, probe)
+    eps = torch.finfo(out.dtype).eps if out.is_floating_point() or out.is_complex() else 0.0
+    units = _ROUNDING.get(like.device.type, _ROUNDING_ELSEWHERE)
+    allowed = units * eps * float(torch.where(torch.isfinite(out), out, 0).abs().amax())
+    if again.shape != out.shape or not torch.isclose(again, out, rtol=0, atol=allowed, equal_nan=True).all():
+        kind = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
+        raise ValueError(
+            f"model ({kind}): two calls on the same input differ in evaluation mode, so nothing can be measured or "
+            "proved: let it draw random numbers, or count, in training only, as F.dropout(x, p, self.training) does"
+        )
 
 
 def like_weights(model: Model, x: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cheaplip.lipschitz.rounding import EPS, above
+from cheaplip.lipschitz.rounding import EPS, above, power_up
 
 __all__ = ["convolution_norm", "matrix_norm"]
 
@@ -25,13 +25,15 @@ def matrix_norm(weight: Tensor) -> Tensor:
     r"""Bound the largest singular value of all matrices in a stack from above.
 
     Computed from the smaller Gram matrix G: from its eigenvalues, or for large ones
-    :math:`\sigma^2 = \|G\|_2 \le \|G^{2^t}\|_F^{1/2^t}`. The rounding of G, at most (m + 8n) ε ‖W‖_F², is added.
+    :math:`\sigma^2 = \|G\|_2 \le \|G^{2^t}\|_F^{1/2^t}`. The rounding of G, at most (m + 8n) ε ‖W‖_F², is added. W is
+    first scaled by a power of two, so that no square overflows or underflows.
 
     Args:
         weight: (\*, m, n), real or complex, float64 or complex128.
 
     Returns:
-        An upper bound of the largest spectral norm, a float64 scalar; 0 for empty or zero matrices.
+        An upper bound of the largest spectral norm, a float64 scalar; 0 for empty or zero matrices, inf above the
+        largest float64.
 
     Raises:
         ValueError: the weight is not finite.
@@ -43,14 +45,16 @@ def matrix_norm(weight: Tensor) -> Tensor:
     _check_finite(weight)
     if weight.numel() == 0:
         return torch.zeros((), dtype=torch.float64, device=weight.device)
+    exponent = _exponent(weight)
     with torch.no_grad():
-        gram, slack = _gram(weight)
+        scaled = _scaled(weight, -exponent)
+        gram, slack = _gram(scaled)
         squares = (_largest_eigenvalue(gram) + slack).flatten()
-        value = squares.max().clamp_min(0.0).sqrt() * above(4)
+        value = power_up(float(squares.max().clamp_min(0.0).sqrt()) * above(4), exponent)
     if not _differentiable(weight):
-        return value
-    worst = weight.reshape(-1, *weight.shape[-2:])[int(squares.argmax())]
-    return _with_gradient(value, _singular_value(worst))
+        return torch.tensor(value, dtype=torch.float64, device=weight.device)
+    worst = _scaled(weight.reshape(-1, *weight.shape[-2:])[int(squares.argmax())], -exponent)
+    return _with_gradient(value, _singular_value(worst), exponent)
 
 
 def convolution_norm(
@@ -77,7 +81,7 @@ def convolution_norm(
         circular: the image is periodic with period ``size``, and the stride is 1: the value is then exact.
 
     Returns:
-        An upper bound of the spectral norm, a float64 scalar.
+        An upper bound of the spectral norm, a float64 scalar; inf above the largest float64.
 
     Raises:
         ValueError: the weight is not finite.
@@ -91,19 +95,23 @@ def convolution_norm(
     symbol = _Symbol(taps.reshape(-1, len(kernel)).to(weight.device), stride, groups)
     period = size if circular else tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
     contenders = _Contenders()
+    exponent = _exponent(weight)
+    weight = _scaled(weight, -exponent)
     with torch.no_grad():
         chunk = _CHUNK // max(1, weight.shape[0] * weight.shape[1] * math.prod(stride))
         for frequencies in _half_torus(period, weight.device, chunk):
             gram, slack = _gram(symbol.blocks(weight, frequencies).flatten(0, 1))
             contenders.add(gram, slack, frequencies.repeat(groups, 1))
         largest, frequency = contenders.largest()
-        # an angle is off by a few ulps of the turn, so a block by that times Σ_t ‖K_t‖_F
-        phase_error = 32 * EPS * float(weight.flatten(2).flatten(0, 1).norm(dim=0).sum())
-        value = torch.tensor(math.sqrt(largest) * above(4) + phase_error, dtype=torch.float64)
-    value = value.to(weight.device)
+        # an angle of up to P turns is off by P ulps of the turn, and T taps are summed: a block is off by 2π P + T ulps
+        # of Σ_t ‖K_t‖_F
+        ulps = 32 + 8 * symbol.turns + 4 * len(taps)
+        phase_error = ulps * EPS * float(weight.flatten(2).flatten(0, 1).norm(dim=0).sum())
+        value = power_up(math.sqrt(largest) * above(4) + phase_error, exponent)
     if not _differentiable(weight):
-        return value
-    return _with_gradient(value, matrix_norm(symbol.blocks(weight, frequency[None]).flatten(0, 1)))
+        return torch.tensor(value, dtype=torch.float64, device=weight.device)
+    smooth = matrix_norm(symbol.blocks(weight, frequency[None]).flatten(0, 1))
+    return _with_gradient(value, smooth, exponent)
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,12 @@ class _Symbol:
     taps: Tensor
     stride: tuple[int, ...]
     groups: int
+
+    @property
+    def turns(self) -> int:
+        """The most turns that an angle ⟨ω, t⟩ can have."""
+        steps = self.taps // torch.tensor(self.stride, device=self.taps.device)
+        return int(steps.sum(dim=1).max())
 
     def blocks(self, weight: Tensor, frequencies: Tensor) -> Tensor:
         """Return the matrices (groups, F, out / groups, in / groups · phases of the stride).
@@ -150,9 +164,24 @@ def _differentiable(weight: Tensor) -> bool:
     return torch.is_grad_enabled() and weight.requires_grad
 
 
-def _with_gradient(value: Tensor, smooth: Tensor) -> Tensor:
-    """Return ``value`` with the gradient of ``smooth``."""
-    return smooth + (value - smooth).detach()
+def _exponent(weight: Tensor) -> int:
+    """Return k such that the largest entry in size is about 2**k; 0 for a weight of zeros."""
+    weight = weight.detach()
+    size = float((torch.view_as_real(weight) if weight.is_complex() else weight).abs().max()) if weight.numel() else 0.0
+    return math.frexp(size)[1]
+
+
+def _scaled(tensor: Tensor, exponent: int) -> Tensor:
+    """Return the tensor times 2**exponent, in two steps, as 2**1074 is no float64."""
+    if exponent == 0:
+        return tensor
+    half = exponent // 2
+    return tensor * 2.0**half * 2.0 ** (exponent - half)
+
+
+def _with_gradient(value: float, smooth: Tensor, exponent: int) -> Tensor:
+    """Return ``value`` with the gradient of ``smooth`` · 2**exponent."""
+    return value + _scaled(smooth - smooth.detach(), exponent)
 
 
 def _singular_value(matrix: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cheaplip.distributed import replace_, steepest, unwrapped, without_broadcast
 from cheaplip.domain import Box, Domain
-from cheaplip.model import Model, checked_output
+from cheaplip.model import Model, call_on_copy, checked_output
 from cheaplip.modes import evaluation_mode
 from cheaplip.operators import draw, enrol
 from cheaplip.pairs.checks import check_inputs, check_options
@@ -191,7 +191,7 @@ class PairSet(nn.Module):
         """
         ends = self.ends() if ends is None else ends
         with evaluation_mode(model), without_broadcast(model), torch.autocast(ends.device.type, enabled=False):
-            fu, fv = checked_output(model(ends), len(ends)).chunk(2)
+            fu, fv = checked_output(call_on_copy(model, ends), len(ends)).chunk(2)
             u, v = ends.detach().chunk(2)
             return quotient(fu, fv, u, v, norm_in=norm_in, norm_out=norm_out)
 

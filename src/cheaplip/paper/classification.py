@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -21,7 +21,7 @@ from cheaplip.robustness import accuracy
 from cheaplip.runs.folder import RunFolder, versions
 from cheaplip.trained.certify import certify
 from cheaplip.trained.compare import Attack
-from cheaplip.trained.evaluate import evaluate, robust_key
+from cheaplip.trained.evaluate import robust_key
 from cheaplip.trained.loading import load_run, load_trained
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.run import train
@@ -82,7 +82,7 @@ def train_and_measure(
         job: where to work, and how to report progress.
     """
     data = _data(config.data).to(config.resolved_device)
-    selection = Selection(job.folder, data, config.steered_to, samples=measures.scored, epsilon=EPSILON)
+    selection = Selection(job.folder, data, config.named_target, samples=measures.scored, epsilon=EPSILON)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CheaplipWarning)  # the rows keep the warnings about their checkpoints
         finished = train(
@@ -99,14 +99,16 @@ def train_and_measure(
         line = chosen(job.folder, rule)
         same = next((row for row in rows if row["epoch"] == line["epoch"]), None)
         if same is None:
-            metrics = _measure(selection.kept(rule), line["epoch"], config, data, measures, job, len(rows) / 2)
+            kept, last = selection.kept(rule), line["epoch"] == finished["epochs"]
+            measured = _Measured(finished, job.folder) if last else None
+            metrics = _measure(kept, line["epoch"], config, data, measures, measured, job, len(rows) / 2)
         else:
             metrics = {key: same[key] for key in _MEASURED}
         rows.append(
             {
                 "name": name if rule == "validation" else f"{name}, best on test",
                 "method": config.method,
-                "target": config.steered_to,
+                "target": config.named_target,
                 "rule": rule,
                 "epoch": line["epoch"],
                 **{key: metrics[key] for key in _MEASURED},
@@ -121,15 +123,38 @@ def train_and_measure(
     return rows
 
 
+class _Measured(NamedTuple):
+    """The metrics of the training, which measured its last network, and its folder."""
+
+    metrics: dict[str, Any]
+    folder: RunFolder
+
+
 @cache
 def _data(source: str) -> Data:
     return load(source)
 
 
 def _measure(
-    folder: RunFolder, epoch: int, config: TrainConfig, data: Data, measures: Measures, job: Job, share: float
+    folder: RunFolder,
+    epoch: int,
+    config: TrainConfig,
+    data: Data,
+    measures: Measures,
+    measured: _Measured | None,
+    job: Job,
+    share: float,
 ) -> dict[str, Any]:
-    """Measure a checkpoint: accuracies, attacks, constants. What was measured before an interruption is kept."""
+    """Measure a checkpoint: accuracies, attacks, constants. What was measured before is not measured again.
+
+    Args:
+        folder: of the checkpoint, with its weights; it keeps what was measured before an interruption.
+        epoch: of the checkpoint.
+        config, data, measures: of the row.
+        measured: what the training measured, if the checkpoint is its last network.
+        job: how to report progress.
+        share: of the row's measurements that were done before this checkpoint's.
+    """
 
     def report(attack: str, done: int, total: int) -> None:
         if job.stop():
@@ -141,20 +166,13 @@ def _measure(
     if not (folder.path / "metrics.json").is_file():
         report(attacks[0], 0, 1)
         folder.write_json("config.json", {**asdict(config), "versions": versions()})
-        folder.write_json("metrics.json", {**_constants(folder, config, data), "epochs": epoch})
+        folder.write_json("metrics.json", {**_constants(folder, config, data, measures, measured), "epochs": epoch})
     for attack in measures.attacks:
         metrics = folder.read_json("metrics.json")
         if robust_key(attack.name, attack.epsilon) in metrics["robust"]:
             continue
         with _caught() as messages:
-            metrics = evaluate(
-                folder,
-                attacks=[attack.name],
-                epsilons=[attack.epsilon],
-                samples=attack.samples,
-                data=data,
-                progress=report,
-            )
+            metrics = attack.on(folder, data, report)
         folder.write_json("metrics.json", {**metrics, "warnings": sorted({*metrics["warnings"], *messages})})
     if measures.certified and not (folder.path / "card.json").is_file():  # certify writes the card last
         # the search is limited by steps, not by seconds: the row must be the same on every machine
@@ -162,21 +180,26 @@ def _measure(
     return folder.read_json("metrics.json")
 
 
-def _constants(folder: RunFolder, config: TrainConfig, data: Data) -> dict[str, Any]:
+def _constants(
+    folder: RunFolder, config: TrainConfig, data: Data, measures: Measures, measured: _Measured | None
+) -> dict[str, Any]:
     model = load_trained(folder, config, data)
-    seen, _ = hold_out(data, config.held_out, config.split_seed)
-    found = largest_quotient(model, seen.train.x, domain=data.domain, size=config.search)
-    folder.save_witness(*found.witness)
+    if measured is None:
+        seen, _ = hold_out(data, config.held_out, config.split_seed)
+        found = largest_quotient(model, seen.train.x, domain=data.domain, size=config.search)
+        folder.save_witness(*found.witness)
+        parts = {"train": seen.train, "validation": data.validation, "test": data.test}
+        accuracies, lower = {part: accuracy(model, *split) for part, split in parts.items()}, found.value
+    else:
+        accuracies, lower = measured.metrics["accuracy"], measured.metrics["lipschitz"]["lower"]
+        folder.save_witness(*measured.folder.load_witness())
     return {
-        "accuracy": {
-            "train": accuracy(model, *seen.train),
-            "validation": accuracy(model, *data.validation),
-            "test": accuracy(model, *data.test),
-        },
+        "accuracy": accuracies,
         "robust": {},
         "robust_samples": {},
         "certified": {},
-        "lipschitz": {"lower": found.value, **_upper(model, data)},
+        # where the row is certified, its upper end comes with the certificate
+        "lipschitz": {"lower": lower, **({} if measures.certified else _upper(model, data))},
         "warnings": [],
     }
 

@@ -3,30 +3,16 @@
 Finished units are kept and interrupted ones continue, so the same command can be given again at any time.
 """
 
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing.synchronize import Event
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from cheaplip.errors import DivergedError, Interrupted, RunError
+from cheaplip.errors import Interrupted, RunError
 from cheaplip.paper.experiment import Experiment, Job, Row, Unit
 from cheaplip.runs.folder import RunFolder, versions
+from cheaplip.runs.workers import Report, Work, work_through
 
 __all__ = ["Report", "reproduce"]
-
-Report = Callable[[str, float, str], None]
-"""Called with (experiment/unit, fraction done, note); the fraction is 1 once the unit is finished."""
-
-_PAUSE = 0.2  # seconds between two messages of a worker process, at least
 
 
 def reproduce(
@@ -63,23 +49,19 @@ def reproduce(
         raise ValueError(f"jobs: expected 1 or more processes, got {jobs}")
     for experiment in experiments:
         _claim(RunFolder(out / experiment.name), experiment.name, quick)
-    todo = []
+    todo: dict[str, Work] = {}
+    owners: dict[str, Experiment] = {}
     for experiment in experiments:
         for unit in experiment.units(quick):
             name = f"{experiment.name}/{unit.name}"
             finished = (out / name / "rows.json").is_file()
             report(name, float(finished), "")
             if not finished:
-                todo.append((experiment, unit))
+                todo[name], owners[name] = partial(_run, unit, name, out, quick), experiment
         _collect(experiment, out, quick)
     errors = []
-    workers = min(jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if workers == 1:
-        outcomes = _in_this_process(todo, out, quick, report, stop)
-    else:
-        outcomes = _in_workers(todo, out, quick, workers, report, stop)
-    for experiment, error in outcomes:
-        _collect(experiment, out, quick)
+    for name, error in work_through(todo, jobs=jobs, report=report, stop=stop):
+        _collect(owners[name], out, quick)
         if error is not None:
             errors.append(error)
     if errors:
@@ -111,94 +93,6 @@ def _collect(experiment: Experiment, out: Path, quick: bool) -> list[Row]:
     return rows
 
 
-_Outcome = tuple[Experiment, DivergedError | None]  # of a unit that is finished, or whose training diverged
-
-
-def _in_this_process(
-    todo: Sequence[tuple[Experiment, Unit]],
-    out: Path,
-    quick: bool,
-    report: Report,
-    stop: Callable[[], bool],
-) -> Iterator[_Outcome]:
-    for experiment, unit in todo:
-        try:
-            _run(unit, f"{experiment.name}/{unit.name}", out, quick, report, stop)
-            yield experiment, None
-        except DivergedError as error:
-            yield experiment, error
-
-
-def _in_workers(
-    todo: Sequence[tuple[Experiment, Unit]],
-    out: Path,
-    quick: bool,
-    workers: int,
-    report: Report,
-    stop: Callable[[], bool],
-) -> Iterator[_Outcome]:
-    context = multiprocessing.get_context("spawn")
-    messages: multiprocessing.Queue[tuple[str, float, str]] = context.Queue()
-    stopping = context.Event()
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, context, _start, (threads, messages, stopping)) as pool:
-        futures: dict[Future[None], tuple[Experiment, str]] = {}
-        for experiment, unit in todo:
-            name = f"{experiment.name}/{unit.name}"
-            futures[pool.submit(_run_in_worker, unit, name, out, quick)] = experiment, name
-        try:
-            yield from _outcomes(futures, messages, stopping, report, stop)
-        except BaseException:  # let the other workers save their state
-            stopping.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _outcomes(
-    futures: Mapping[Future[None], tuple[Experiment, str]],
-    messages: "multiprocessing.Queue[tuple[str, float, str]]",
-    stopping: Event,
-    report: Report,
-    stop: Callable[[], bool],
-) -> Iterator[_Outcome]:
-    """Yield the outcomes as they come, and pass on what the workers report meanwhile."""
-    left, finished = set(futures), set[str]()
-    while left:
-        done, left = wait(left, timeout=_PAUSE, return_when=FIRST_COMPLETED)
-        for name, fraction, note in _waiting(messages):
-            if name not in finished:
-                report(name, fraction, note)
-            if fraction == 1:
-                finished.add(name)
-        for future in done:
-            experiment, name = futures[future]
-            try:
-                future.result()
-            except DivergedError as error:
-                yield experiment, error
-                continue
-            if name not in finished:  # a worker's last message may arrive after its result, or not at all
-                finished.add(name)
-                report(name, 1.0, "")
-            yield experiment, None
-        if stop() and not stopping.is_set():
-            stopping.set()
-            for future in left:
-                future.cancel()
-            left = {future for future in left if not future.cancelled()}
-            if not left:
-                raise Interrupted
-
-
-def _waiting(messages: "multiprocessing.Queue[tuple[str, float, str]]") -> Iterator[tuple[str, float, str]]:
-    """The messages that wait in the queue now."""
-    while True:
-        try:
-            yield messages.get_nowait()
-        except queue.Empty:
-            return
-
-
 def _run(unit: Unit, name: str, out: Path, quick: bool, report: Report, stop: Callable[[], bool]) -> None:
     """Run a unit and write its rows, which mark it as finished."""
     if stop():
@@ -208,33 +102,3 @@ def _run(unit: Unit, name: str, out: Path, quick: bool, report: Report, stop: Ca
     rows = unit.run(Job(folder, quick, lambda fraction, note: report(name, min(fraction, 0.999), note), stop))
     folder.write_json("rows.json", {"rows": rows})
     report(name, 1.0, "")
-
-
-_worker: dict[str, Any] = {}  # state of a worker process: message queue, stop event, time of the last message
-
-
-def _start(threads: int, messages: "multiprocessing.Queue[tuple[str, float, str]]", stopping: Event) -> None:
-    """Set up a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides and sets the event
-    torch.set_num_threads(threads)
-    _worker.update(messages=messages, stopping=stopping, spoke=0.0)
-    threading.Thread(target=_follow_the_parent, daemon=True).start()
-
-
-def _follow_the_parent() -> None:
-    """End this process when its parent ends, even by a crash. Files are written whole, so none is left half written."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _run_in_worker(unit: Unit, name: str, out: Path, quick: bool) -> None:
-    _run(unit, name, out, quick, _send, _worker["stopping"].is_set)
-
-
-def _send(name: str, fraction: float, note: str) -> None:
-    """Report progress to the parent, but not too often."""
-    if fraction == 1 or time.monotonic() - _worker["spoke"] > _PAUSE:
-        _worker["messages"].put((name, fraction, note))
-        _worker["spoke"] = time.monotonic()

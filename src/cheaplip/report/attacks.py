@@ -8,11 +8,23 @@ __all__ = ["Attack", "read_attack", "read_radius"]
 
 _TITLES = {
     "autoattack": "AutoAttack",
+    "fmn": "FMN",
     "pgd": "L2-PGD",
     "pgd-sign": "sign-PGD",
     "fgsm": "FGSM",
+    "autoattack-linf": "AutoAttack, L∞",
+    "fmn-linf": "FMN, L∞",
+    "pgd-linf": "L∞-PGD",
+    "fgsm-linf": "FGSM, L∞",
     "noise": "noise",
+    "blur": "blur",
+    "brightness": "another brightness",
 }  # strongest first
+_SIZES = {
+    "noise": ("σ", "noise σ (units of the input)"),
+    "blur": ("σ", "blur σ (pixels)"),
+    "brightness": ("δ", "brightness ± δ (units of the input)"),
+}  # of corruptions: a symbol, and the title of an axis
 
 
 class Attack(NamedTuple):
@@ -20,7 +32,8 @@ class Attack(NamedTuple):
 
     Attributes:
         name: such as ``pgd``.
-        size: L2 radius of the attack, or standard deviation of the noise, in units of the input.
+        size: radius of the attack (L2, or L∞ by its name), or size of the corruption, such as noise's standard
+            deviation, in units of the input; of blur in pixels.
     """
 
     name: str
@@ -32,9 +45,14 @@ class Attack(NamedTuple):
         return _TITLES.get(self.name, self.name)
 
     @property
-    def is_noise(self) -> bool:
-        """Whether it is random noise, which has a standard deviation instead of a radius."""
-        return self.name == "noise"
+    def is_corruption(self) -> bool:
+        """Whether it knows nothing of the model, as random noise: it has a size instead of a radius."""
+        return self.name in _SIZES
+
+    @property
+    def norm(self) -> str:
+        """The norm of its radius: L2 or L∞."""
+        return "L∞" if self.name.endswith("-linf") else "L2"
 
     @property
     def rank(self) -> int:
@@ -45,7 +63,12 @@ class Attack(NamedTuple):
     @property
     def size_text(self) -> str:
         """Its size with the symbol of the radius or of the standard deviation: ``ε = 2``, ``σ = 1``."""
-        return f"{'σ' if self.is_noise else 'ε'} = {radius(self.size)}"
+        return f"{_SIZES[self.name][0] if self.is_corruption else 'ε'} = {radius(self.size)}"
+
+    @property
+    def axis(self) -> str:
+        """The title of an axis of sizes."""
+        return _SIZES[self.name][1] if self.is_corruption else f"ε, {self.norm} (units of the input)"
 
 
 def read_attack(key: str) -> Attack | None:

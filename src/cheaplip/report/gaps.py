@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cheaplip.report.methods import OURS
+from cheaplip.report.methods import OURS, method_title
 from cheaplip.report.study import Study
 from cheaplip.report.table import UPPER, Column
 
@@ -35,9 +35,10 @@ def gaps(study: Study, shown: Sequence[Column]) -> list[Gap]:
         found.append(Gap(f"No {study.words.noun} under noise or attack{where}", f"cheaplip evaluate {name}"))
     if all(column.certified_radius is None for column in shown):
         proved = "certified intervals" if study.words.errors else "certified radii"
-        found.append(Gap(f"No {proved}{where}", f"cheaplip certify {name} --epsilon 0.5"))
+        found.append(Gap(f"No {proved}{where}", f"cheaplip certify {name}"))
     if UPPER not in {column.path for column in shown}:
         found.append(Gap(f"No upper bound of the Lipschitz constant{where}", f"cheaplip bracket {name}"))
+    found += [Gap(f"No {method_title(name)}: {reason}") for name, reason in (study.left_out or {}).items()]
     if study.words.errors:
         found.append(Gap("No accuracies, no confusion matrix and no AutoAttack: the labels are numbers, not classes."))
     return [*found, *(Gap(problem) for problem in problems(study))]

@@ -11,8 +11,8 @@ OURS = "clip"
 STEERED = ("clip", "clip+certified", "weight")
 """Methods whose runs have a target; so has every run of another method that has a λ."""
 
-TRAINED_ON_ATTACKS = "adversarial"
-"""The method whose figures in training are those on attacked inputs."""
+TRAINED_ON_ATTACKS = ("adversarial", "fgsm", "free", "one-step")
+"""The methods whose figures in training are those on attacked inputs."""
 
 _TITLES = {
     "clip": "CLIP",
@@ -22,6 +22,20 @@ _TITLES = {
     "certified": "certified training",
     "clip+certified": "CLIP with certified training",
     "scale-free": "scale-free CLIP",
+    "jacobian": "Jacobian regularisation",
+    "gradient-penalty": "the gradient penalty",
+    "operator-norm": "operator-norm regularisation",
+    "spectral": "projection of layers",
+    "norm-decay": "norm decay",
+    "alr": "adversarial Lipschitz regularisation",
+    "deep-spline": "deep splines",
+    "laplacian": "Laplacian smoothing",
+    "fgsm": "FGSM training",
+    "free": "free adversarial training",
+    "one-step": "one-step training",
+    "trades": "TRADES",
+    "groupsort": "1-Lipschitz training",
+    "lipschitz-margin": "margin training",
 }
 
 

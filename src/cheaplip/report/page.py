@@ -19,6 +19,8 @@ from cheaplip.report.paper.published import beside_published
 from cheaplip.report.paper.regression import regression
 from cheaplip.report.paper.tables import TABLES, by_rule, families
 from cheaplip.report.paper.verdict import verdict
+from cheaplip.report.plots.cost import cost
+from cheaplip.report.plots.frontier import frontier_curves
 from cheaplip.report.plots.robustness import perturbation_curves, trade_off
 from cheaplip.report.plots.training import training_curves
 from cheaplip.report.sentences.choice import attack_to_report
@@ -96,6 +98,9 @@ def _table_page(study: Study, of_paper: bool) -> str:
     plots = perturbation_curves(rows, shown, test, words)
     if of_paper and (against := beside_published(rows, shown)):
         plots.insert(0, against)
+    plots = [*frontier_curves(rows, shown, attack, test, words), *plots]
+    if study.left_out is not None and attack is not None and (price := cost(rows, shown, attack, test, words)):
+        plots.insert(0, price)
     both = trade_off(rows, attack, test, words) if attack is not None and not study.alone else None
     return rendered(
         "study.html",
@@ -109,7 +114,7 @@ def _table_page(study: Study, of_paper: bool) -> str:
         first=plots[0] if plots else None,
         others=[*plots[1:], *([] if both is None else [both])],
         curves=training_curves(rows, words),
-        trained_on_attacks=any(group.method == TRAINED_ON_ATTACKS for group in rows),
+        trained_on_attacks=any(group.method in TRAINED_ON_ATTACKS for group in rows),
         witnesses=[witness(group, words) for group in rows],
         confusions=[] if words.errors else [confusion(group) for group in rows],
         predictions=[predictions(group, words.unit) for group in rows] if words.errors else [],

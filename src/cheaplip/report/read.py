@@ -12,6 +12,7 @@ from cheaplip.runs.naming import run_name
 
 __all__ = ["ReportError", "read_study"]
 
+_LEFT_OUT = "left-out.json"  # beside the rows of all methods: those that are not among them, and why
 _BEST_ON_TEST = ", best on test"  # ends the name of a row whose epoch was chosen on test data, the paper's rule
 
 
@@ -55,7 +56,9 @@ def _comparison(folder: Path) -> Study:
     if command is None and experiment is not None:
         quick = ["--quick"] if experiment.quick else []
         command = shlex.join(["cheaplip", "reproduce", experiment.name, *quick, "--out", str(folder.parent)])
-    return Study(folder, tuple(runs), False, command, (*problems, *unread), experiment)
+    left_out = _optional(folder / _LEFT_OUT, unread) if (folder / _LEFT_OUT).is_file() else None
+    reasons = None if left_out is None else {name: str(reason) for name, reason in left_out.items()}
+    return Study(folder, tuple(runs), False, command, (*problems, *unread), experiment, reasons)
 
 
 def _experiment(folder: Path, problems: list[str]) -> Experiment | None:

@@ -51,7 +51,13 @@ class Run:
     @property
     def target_on(self) -> str:
         """The part of the data on which the target had to be met: ``train`` or ``validation``."""
-        return "validation" if self.config.get("target_on") == "validation" else "train"
+        on = self.row.get("target_on") or self.config.get("target_on")
+        return "validation" if on == "validation" else "train"
+
+    @property
+    def balanced(self) -> bool:
+        """Whether its target is one for the balanced accuracy."""
+        return section(self.row, "aim").get("figure") == "balanced_accuracy"
 
     @property
     def seed(self) -> str:
@@ -97,6 +103,8 @@ class Study:
         command: the command that made it; None where it was not recorded.
         problems: what could not be read, a sentence each.
         experiment: of the paper, if it repeats one.
+        left_out: for each method that was left out of a comparison of all methods the reason. None: it is no such
+            comparison.
     """
 
     folder: Path
@@ -105,6 +113,7 @@ class Study:
     command: str | None = None
     problems: tuple[str, ...] = ()
     experiment: Experiment | None = None
+    left_out: Mapping[str, str] | None = None
 
     @property
     def data(self) -> str:

@@ -8,12 +8,18 @@ from cheaplip.report.attacks import Attack, read_attack, read_radius
 from cheaplip.report.methods import BASELINE, OURS
 from cheaplip.report.study import Run, Study, number, section
 from cheaplip.runs.numbers import radius, three_digits
-from cheaplip.runs.words import part_of_data
+from cheaplip.runs.words import constant_in_words, part_of_data
 
-__all__ = ["LOWER", "UPPER", "Cell", "Column", "Group", "Table", "cell", "columns", "groups"]
+__all__ = ["BALANCED", "COST", "LOWER", "UPPER", "Cell", "Column", "Group", "Table", "cell", "columns", "groups"]
+
+BALANCED = "balanced_accuracy"
+"""The section of a row with the balanced accuracy, of data with rare classes."""
 
 LOWER, UPPER = ("lipschitz", "lower"), ("lipschitz", "upper")
 """Where the largest quotient found and the upper bound of the Lipschitz constant lie in a row."""
+
+COST = ("seconds_relative",)
+"""Where the time of an epoch lies in a row, in units of that of plain training."""
 
 _ROBUST, _CERTIFIED = "robust", "certified"  # sections of a row: figures under attack, and those that are proved
 
@@ -96,6 +102,16 @@ class Group:
         return self.runs[0].target
 
     @property
+    def balanced(self) -> bool:
+        """Whether its target is one for the balanced accuracy."""
+        return self.runs[0].balanced
+
+    @property
+    def constant(self) -> bool:
+        """Whether one of its networks gives one answer for all inputs."""
+        return any(constant_in_words(run.row) for run in self.runs)
+
+    @property
     def target_on(self) -> str:
         """The part of the data on which the target had to be met: ``train`` or ``validation``."""
         return self.runs[0].target_on
@@ -165,6 +181,9 @@ def columns(study: Study) -> list[Column]:
     shown = [
         *(Column((main, part), part_of_data(part), words.heading(main), write, better) for part in parts),
         *(Column((key, "test"), "test", words.heading(key), write, better) for key in others),
+        Column((BALANCED, "test"), "test", "balanced accuracy", write, better),
+        Column(("auc", "test"), "test", "AUC", three_digits, 1),
+        Column(("sensitivity_at_95_specificity", "test"), "sensitivity", "at 95 % specificity", write, better),
         *(Column((_ROBUST, key), attack.title, attack.size_text, write, better) for key, attack in strongest_first),
         *(Column((_CERTIFIED, key), "certified", f"ε = {radius(size)}", write, better) for key, size in certified),
         Column(LOWER, "quotient", "largest found", three_digits, -1),
@@ -172,6 +191,8 @@ def columns(study: Study) -> list[Column]:
         Column(("lam",), "λ or μ", "at the end", three_digits),
         Column(("tracking",), "tracking", "pairs ÷ search", three_digits),
         Column(("seconds_per_epoch",), "time", "s per epoch", three_digits, -1),
+        Column(COST, "cost", "times plain", three_digits, -1),
+        Column(("peak_memory",), "memory", "MiB at most", _mebibytes, -1),
     ]
     test = Column((main, "test"), "test", words.heading(main), write, better)
     return [test, *(column for column in shown if any(column.of(run) is not None for run in study.runs))]
@@ -184,6 +205,10 @@ def cell(column: Column, runs: Sequence[Run]) -> Cell | None:
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Cell(statistics.fmean(values), spread, len(values), len(runs))
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:.0f}"
 
 
 def _published(column: Column, group: Group) -> str:

@@ -19,7 +19,7 @@ def sign_pgd(problem: Problem, x: Tensor) -> list[Stage]:  # noqa: ARG001
 
 
 def _perturbed(problem: Problem, x: Tensor, y: Tensor) -> Tensor:
-    logits, epsilon, domain, _ = problem
+    logits, epsilon, domain, *_ = problem
 
     def to_sphere(delta: Tensor) -> Tensor:
         return epsilon * normalize(delta.flatten(1)).view_as(delta)

@@ -131,7 +131,7 @@ def _records(folder: Path) -> list[dict[str, Any]] | None:
         last = json.loads(_read(path) if path.is_file() else b"")
         records = [{name: last[name] for name in ("epoch", "step", "sha256")}, *last["before"]]
         return records if all(isinstance(record["sha256"], str) for record in records) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

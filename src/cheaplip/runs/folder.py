@@ -19,6 +19,7 @@ import cheaplip
 from cheaplip.errors import RunError
 from cheaplip.runs import checkpoints
 from cheaplip.runs.files import write_whole
+from cheaplip.runs.json_text import MOST_BYTES, parse
 from cheaplip.runs.locks import locked
 
 __all__ = ["RunFolder", "versions"]
@@ -32,10 +33,13 @@ _FILES = (  # removed in this order: a crash in between leaves a run that can be
     "card.md",
     "command.json",
     "mlflow.json",
+    "aim.json",
+    "row.json",
     "report.json",
     "report.html",
     "history.jsonl",
     *checkpoints.CHECKPOINT_FILES,
+    "data.json",
     "config.json",
 )
 
@@ -46,6 +50,7 @@ class RunFolder:
     Nothing is ever unpickled. The files of a run:
 
     - ``config.json``: everything needed to run it again;
+    - ``data.json``: how its data were read, scaled and split;
     - ``history.jsonl``: a line of figures for each epoch;
     - ``metrics.json``: the results;
     - ``model.safetensors``: the trained weights;
@@ -54,7 +59,9 @@ class RunFolder:
     - ``report.json``: what a report shows of the model; ``report.html``: the report;
     - ``command.json``: the command that made the run;
     - ``certified.csv``: a radius, or intervals, for each test input; ``card.json``, ``card.md``: the model card;
-    - ``mlflow.json``: where the run is tracked.
+    - ``mlflow.json``: where the run is tracked;
+    - ``row.json``: its row of a frontier;
+    - ``aim.json``: the target that was found from a plain network, whose run is in the folder ``reference``.
 
     A comparison has ``results.json``, a row for each run, and the folders of its runs.
 
@@ -65,6 +72,18 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def check_vacant(self) -> None:
+        """Check that nothing is in the way of a new run; nothing is written.
+
+        Raises:
+            RunError: the folder exists and is not empty.
+        """
+        if self.path.is_dir() and not _vacant(self.path):
+            raise RunError(
+                f"output folder {self.path} exists and is not empty: "
+                "choose another --out, replace the run with --overwrite, or continue it with --resume"
+            )
+
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder.
 
@@ -74,13 +93,10 @@ class RunFolder:
         Raises:
             RunError: the folder exists and is not empty (without ``overwrite``), or cannot be made.
         """
+        if not overwrite:
+            self.check_vacant()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not overwrite and not _vacant(self.path):
-                raise RunError(
-                    f"output folder {self.path} exists and is not empty: "
-                    "choose another --out, replace the run with --overwrite, or continue it with --resume"
-                )
             for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
@@ -135,10 +151,11 @@ class RunFolder:
         """Read a JSON file that holds an object.
 
         Raises:
-            RunError: it is missing or broken.
+            RunError: it is missing or broken, see :func:`cheaplip.runs.json_text.parse`.
         """
         try:
-            content = json.loads((self.path / name).read_text())
+            with (self.path / name).open("rb") as file:
+                content = parse(file.read(MOST_BYTES + 1))
         except FileNotFoundError:
             raise RunError(f"no {name} in {self.path}: expected the folder of a run made by 'cheaplip train'") from None
         except (OSError, ValueError) as error:
@@ -173,7 +190,7 @@ class RunFolder:
         epochs = []
         for number, line in enumerate(lines, start=1):
             try:
-                epochs.append(json.loads(line))
+                epochs.append(parse(line.encode()))
             except ValueError as error:
                 if number < len(lines):
                     raise RunError(f"cannot read {path}, line {number}: {error}") from error
@@ -197,13 +214,23 @@ class RunFolder:
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
+            problem = " ".join(str(error).split())
             raise RunError(
-                f"{self.path / 'model.safetensors'} does not fit the model of config.json: {error}"
+                f"{self.path / 'model.safetensors'} does not fit the model of config.json: {problem}"
             ) from error
 
     def save_witness(self, u: Tensor, v: Tensor) -> None:
         """Write the pair of inputs with the largest quotient found."""
         self._write("witness.safetensors", save_tensors(_storable({"u": u, "v": v})))
+
+    def load_witness(self) -> tuple[Tensor, Tensor]:
+        """Read the pair of inputs with the largest quotient found.
+
+        Raises:
+            RunError: there is none, or its file is damaged.
+        """
+        pair = self._read_tensors("witness.safetensors")
+        return pair["u"], pair["v"]
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, see :func:`cheaplip.runs.checkpoints.save`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cheaplip.errors import CheaplipWarning, RunError
+from cheaplip.errors import CheaplipWarning, InUseError, RunError
 
 try:
     import fcntl
@@ -27,7 +27,8 @@ def locked(folder: Path) -> Iterator[None]:
     The operating system releases the lock when the process ends, even if it is killed.
 
     Raises:
-        RunError: another process holds the lock, or the folder cannot be written to.
+        InUseError: another process holds the lock.
+        RunError: the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def _acquire(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _REFUSED:
-            raise RunError(
+            raise InUseError(
                 f"another process is at work in {folder}: wait until it is done, stop it, or choose another --out"
             ) from error
         if error.errno not in _NO_LOCKS:

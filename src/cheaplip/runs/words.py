@@ -9,7 +9,7 @@ from typing import Any
 
 from cheaplip.runs.numbers import percent, three_digits
 
-__all__ = ["ACCURACY", "ERROR", "Words", "capitalised", "part_of_data", "words_of"]
+__all__ = ["ACCURACY", "ERROR", "Words", "capitalised", "constant_in_words", "part_of_data", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,18 @@ class Words:
         errors: True where the main figure is an error: smaller is better, and there is no largest value.
         comparison: what the title of a comparison's table says of its figures.
         certified: the words before a certified figure.
+        constant: what a network is called that gives one answer for all inputs.
         unit: of an error, the name of the label's column; ``""`` where it is unknown, and for accuracies.
+        standard: whether errors are in standard deviations of each of several labels, as these have different units.
     """
 
     figures: Mapping[str, str]
     errors: bool
     comparison: str
     certified: str
+    constant: str
     unit: str = ""
+    standard: bool = False
 
     @property
     def key(self) -> str:
@@ -59,11 +63,13 @@ class Words:
     def heading(self, figure: str) -> str:
         """The title of one of ``figures`` with its unit, for the heading of a column."""
         title = self.figures[figure]
-        return f"{title}, {self.unit}" if self.unit else title
+        unit = _DEVIATIONS if self.standard else self.unit
+        return f"{title}, {unit}" if unit else title
 
     def axis(self, what: str) -> str:
         """The title of a plot's axis, such as ``test accuracy (%)``."""
-        return f"{what} {self.noun} ({self.unit or 'units of the label' if self.errors else '%'})"
+        unit = _DEVIATIONS if self.standard else self.unit or "units of the label"
+        return f"{what} {self.noun} ({unit if self.errors else '%'})"
 
     def exact(self, value: float) -> str:
         """Write a value for a terminal: a percentage with two decimals, or an error with five significant digits."""
@@ -75,15 +81,26 @@ class Words:
 
     def in_text(self, value: float) -> str:
         """Write a value for a sentence: as in a table, with the unit of an error."""
+        if self.standard:
+            return f"{self.short(value)} {_DEVIATIONS}"
         return f"{self.short(value)} in {self.unit}" if self.unit else self.short(value)
 
 
-ACCURACY = Words({"accuracy": "accuracy"}, errors=False, comparison="accuracies in %", certified="certified")
+_DEVIATIONS = "standard deviations"
+
+ACCURACY = Words(
+    {"accuracy": "accuracy"},
+    errors=False,
+    comparison="accuracies in %",
+    certified="certified",
+    constant="one class for all inputs",
+)
 ERROR = Words(
     {"rmse": "RMSE", "mae": "MAE"},
     errors=True,
     comparison="errors: RMSE, in the label's units",
     certified="RMSE at most",
+    constant="one number for all inputs",
 )
 
 
@@ -95,11 +112,27 @@ def words_of(rows: Iterable[Mapping[str, Any]], configs: Iterable[Mapping[str, A
         configs: their ``config.json``, as far as there are any; they name the unit of an error, and tell the task where
             nothing has been measured yet.
     """
-    configs = list(configs)
+    rows, configs = list(rows), list(configs)
     if any("rmse" in row for row in rows) or any(config.get("task") == "regression" for config in configs):
+        if any("rmse_of_outputs" in row for row in rows):
+            return replace(ERROR, comparison="errors: RMSE, in standard deviations of each label", standard=True)
         labels = (label for config in configs if isinstance(label := config.get("label"), str))
         return replace(ERROR, unit=next(labels, ""))
     return ACCURACY
+
+
+def constant_in_words(row: Mapping[str, Any]) -> str:
+    """Say which answer a network gives for all inputs; "" for one that gives different answers.
+
+    Args:
+        row: its ``metrics.json``, or its row of ``results.json``.
+    """
+    answer = row.get("constant_answer")
+    if not isinstance(answer, str) or not answer:
+        return ""
+    if "rmse" in row:
+        return f"It predicts {answer} for all inputs: it has learnt nothing but a constant."
+    return f"It predicts one class, {answer!r}, for all inputs: it tells no two of them apart."
 
 
 def capitalised(text: str) -> str:

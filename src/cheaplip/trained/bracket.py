@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from cheaplip.domain import Domain
 from cheaplip.lipschitz.bracket import Bracket, bracket
 from cheaplip.trained.loading import TrainedModel
+from cheaplip.trained.onnx_files.model import load_onnx
 from cheaplip.training.results import report_content
 
-__all__ = ["SECONDS", "bracket_model", "record_bracket"]
+__all__ = ["SECONDS", "bracket_model", "bracket_onnx", "record_bracket"]
 
 SECONDS = 30.0
 """Default time for computing both ends of a bracket, about, in seconds."""
@@ -31,7 +34,8 @@ def bracket_model(
         norm, method, seconds, progress: as in :func:`cheaplip.bracket`.
 
     Returns:
-        ``lower``, ``upper``, ``gap`` (None for infinity), ``method``, ``norm``, ``seconds`` and ``reason``.
+        ``lower``, ``upper``, ``gap`` (None for infinity), ``method``, ``norm``, ``seconds`` and ``reason``;
+        with a method that estimates the constant also ``estimate``, with its ``name``, ``value`` and ``largest``.
 
     Raises:
         RunError: the folder cannot be written to.
@@ -45,7 +49,39 @@ def bracket_model(
         metrics = trained.metrics()
         record_bracket(metrics, trained, b)
         trained.folder.write_json("metrics.json", metrics)
-    return {
+    return _figures(b, norm)
+
+
+def bracket_onnx(
+    path: Path,
+    *,
+    domain: Domain | None = None,
+    norm: float = 2,
+    method: str | None = None,
+    seconds: float = SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Bracket the Lipschitz constant of the model in an ONNX file, without data.
+
+    Args:
+        path: the file.
+        domain: where inputs live. None: all of space.
+        norm, method, seconds, progress: as in :func:`cheaplip.bracket`.
+
+    Returns:
+        As :func:`bracket_model`.
+
+    Raises:
+        ModelError: the file holds no model that is read.
+        ValueError: as in :func:`cheaplip.bracket`.
+    """
+    model = load_onnx(path)
+    b = bracket(model, domain, norm=norm, shape=model.shape, method=method, seconds=seconds, progress=progress)
+    return _figures(b, norm)
+
+
+def _figures(b: Bracket, norm: float) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "lower": b.lower,
         "upper": b.upper if math.isfinite(b.upper) else None,
         "gap": b.gap if math.isfinite(b.gap) else None,
@@ -54,6 +90,12 @@ def bracket_model(
         "seconds": b.seconds,
         "reason": b.reason,
     }
+    if b.estimate is not None:
+        found["estimate"] = {
+            name: value if isinstance(value, str) or math.isfinite(value) else None
+            for name, value in b.estimate._asdict().items()
+        }
+    return found
 
 
 def record_bracket(metrics: dict[str, Any], trained: TrainedModel, b: Bracket) -> None:

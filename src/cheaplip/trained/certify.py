@@ -17,14 +17,16 @@ from cheaplip.training.tasks import task_of
 
 __all__ = ["bracket_for_certificate", "certify"]
 
-_SLACK = 1e-5  # relative; certified bounds are rounded up by at least this, so that proving them again succeeds
+_PARTS = (0.125, 0.25, 0.5)  # of the data's attack radius, as less can be proved than withstands an attack
+_SLACK = 2e-4  # relative; twice the accuracy of the optimisation, so that proving a bound again succeeds
 
 
 def certify(
     trained: TrainedModel,
     *,
-    epsilons: Sequence[float],
+    epsilons: Sequence[float] | None = None,
     seconds: float | None = SECONDS,
+    local: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Bracket a model, certify every test input, and write the results; for a run, its model card as well.
@@ -36,8 +38,10 @@ def certify(
 
     Args:
         trained: the model, its data and its folder; without a folder nothing is written.
-        epsilons: Euclidean radii.
+        epsilons: Euclidean radii. None: an eighth, a quarter and half of the data's attack radius.
         seconds: time for both ends of the bracket, about. None: the search takes a fixed number of steps.
+        local: whether to bound the constant in the ball around each test input, too, see
+            :func:`cheaplip.certified_radius`; the metrics then have ``local``.
         progress: called with (steps done, steps in all) of the search.
 
     Returns:
@@ -49,19 +53,30 @@ def certify(
         ValueError: nothing can be certified; the message names the layer.
     """
     with nullcontext() if trained.folder is None else trained.folder.locked():
-        return _certify(trained, epsilons, seconds, progress)
+        return _certify(trained, epsilons, seconds, local, progress)
 
 
 def _certify(
-    trained: TrainedModel, epsilons: Sequence[float], seconds: float | None, progress: Callable[[int, int], None] | None
+    trained: TrainedModel,
+    epsilons: Sequence[float] | None,
+    seconds: float | None,
+    local: bool,
+    progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     model, data, folder = trained.model, trained.data, trained.folder
     metrics = trained.metrics() or task_of(data).metrics(model, {"test": data.test})
+    if local:
+        task_of(data).check_local(model, data.shape)  # before the bracket takes its time
+    if epsilons is None:
+        epsilons = [float(f"{part * data.epsilon:.3g}") for part in _PARTS]
     radii = sorted({*map(float, epsilons), *map(float, metrics.get("certified") or {})})
     b = bracket_for_certificate(model, data, seconds=seconds, progress=progress)
-    certificate = task_of(data).certify(model, *data.test, b, radii)
+    certificate = task_of(data).certify(model, *data.test, b, radii, local=local)
     record_bracket(metrics, trained, b)
     metrics["certified"] = certificate.figures
+    metrics.pop("local", None)
+    if local:
+        metrics["local"] = True
     if folder is not None:
         folder.write_text("certified.csv", certificate.table)
         task_of(data).check_consistency(metrics, certificate.table)

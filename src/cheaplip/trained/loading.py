@@ -6,14 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from cheaplip.data import Data, load
-from cheaplip.errors import ConfigError, RunError
+from cheaplip.data import Data, Recipe, load
+from cheaplip.errors import ConfigError, DataError, RunError
 from cheaplip.runs.folder import RunFolder
 from cheaplip.runs.weights import load_program, load_weights
+from cheaplip.trained.display import plot_history, run_table
+from cheaplip.trained.onnx_files.model import load_onnx
 from cheaplip.training.config import TrainConfig, from_json
 from cheaplip.training.models import Activation, build, check_model
 
-__all__ = ["TrainedModel", "load_data", "load_elsewhere", "load_run", "load_trained"]
+__all__ = ["TrainedModel", "load_data", "load_elsewhere", "load_run", "load_trained", "read_recipe"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +39,31 @@ class TrainedModel:
         """Return the metrics of the run so far; of a model from elsewhere, an empty dictionary."""
         return {} if self.config is None or self.folder is None else self.folder.read_json("metrics.json")
 
+    def _repr_html_(self) -> str:
+        return run_table(self.name, self.metrics())
 
-def load_run(folder: RunFolder, data: Data | None = None) -> TrainedModel:
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the run's figures over its epochs on axes of matplotlib, or on new ones, and return them."""
+        return plot_history([] if self.folder is None else self.folder.history(), ax)
+
+
+def load_run(folder: RunFolder, data: Data | None = None, *, source: str | None = None) -> TrainedModel:
     """Load the model of a finished run.
 
     Args:
         folder: the folder of the run.
         data: its data. None: it is loaded as well.
+        source: where its data are now, if they have moved.
 
     Raises:
         RunError: there is no finished run, or its weights do not fit its model.
-        DataError: its data cannot be loaded.
+        DataError: its data cannot be loaded, or have changed so that its rows are no longer there.
     """
     folder.read_json("metrics.json")
     config = from_json(folder.read_json("config.json"))
     config.check_device()
     if data is None:
-        data = load_data(config)
+        data = load_data(config, folder, source)
     return TrainedModel(folder.path.name, load_trained(folder, config, data), data, folder, config)
 
 
@@ -68,22 +78,23 @@ def load_elsewhere(
     """Load a model that is not the result of a run.
 
     Args:
-        model: a ``.pt2`` file of torch.export, which holds its weights, or a name for
+        model: a ``.pt2`` file of torch.export or a ``.onnx`` file, which hold their weights, or a name for
             :func:`cheaplip.training.models.build`, such as ``package.module:function``.
         data: the data it is about.
         weights: the weights of a model given by name, see :func:`cheaplip.runs.weights.load_weights`.
-        activation: the activation of ``mlp`` and ``cnn``.
+        activation: the activation of a model by name.
         out: a new folder for the results. None: they are not kept.
 
     Raises:
-        ConfigError: weights are missing, or given for a ``.pt2`` file.
+        ConfigError: weights are missing, or given for a file that holds its own.
         ModelError: the model or its weights cannot be loaded, or do not fit the data.
         RunError: ``out`` is not empty.
     """
-    if model.endswith(".pt2"):
+    loaded: nn.Module
+    if (kind := Path(model).suffix) in (".pt2", ".onnx"):
         if weights is not None:
-            raise ConfigError(f"weights: a .pt2 file holds its own, got {weights} as well: leave it out")
-        loaded = load_program(Path(model), data.shape)
+            raise ConfigError(f"weights: a {kind} file holds its own, got {weights} as well: leave it out")
+        loaded = load_program(Path(model), data.shape) if kind == ".pt2" else load_onnx(Path(model))
         check_model(loaded, model, data.shape, data.outputs)
     else:
         if weights is None:
@@ -100,18 +111,48 @@ def load_elsewhere(
         folder.create()
     for parameter in loaded.parameters():
         parameter.requires_grad_(False)
-    name = Path(model).stem if model.endswith(".pt2") else model
-    return TrainedModel(name, loaded.to(data.train.x.device).eval(), data, folder)
+    name = Path(model).stem if kind in (".pt2", ".onnx") else model
+    return TrainedModel(name, loaded.to(data.train.x.device).eval(), data.with_labels_in_units(), folder)
 
 
-def load_data(config: TrainConfig) -> Data:
+def load_data(config: TrainConfig, folder: RunFolder | None = None, source: str | None = None) -> Data:
     """Load the data that a configuration names, onto its device.
+
+    Args:
+        config: the configuration.
+        folder: the folder of a run: its data are read, split and scaled as they were when it was trained. None: they
+            are read for the first time.
+        source: where the data are now, if they have moved.
 
     Raises:
         DataError: the data cannot be loaded or used.
     """
-    data = load(config.data, label=config.label, task=config.task, scaling=config.scaling, split_seed=config.split_seed)
+    recipe = None if folder is None else read_recipe(folder)
+    try:
+        data = load(
+            source or config.data,
+            label=config.label,
+            task=config.task,
+            scaling=config.scaling,
+            split_seed=config.split_seed,
+            reading=config.reading,
+            recipe=recipe,
+        )
+    except DataError as error:
+        if folder is None or source is not None or Path(config.data).exists() or ":" in config.data:
+            raise
+        raise DataError(f"{error}; if the data of the run {folder.path} have moved, name them with --data") from error
     return data.to(config.resolved_device)
+
+
+def read_recipe(folder: RunFolder) -> Recipe | None:
+    """Read how the data of a run were read; None for a run that did not write it down, as those of version 0.1.0.
+
+    Raises:
+        RunError: the file cannot be read.
+        DataError: it holds something else.
+    """
+    return Recipe.from_json(folder.read_json("data.json")) if (folder.path / "data.json").is_file() else None
 
 
 def load_trained(folder: RunFolder, config: TrainConfig, data: Data) -> nn.Module:

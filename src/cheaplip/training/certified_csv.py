@@ -7,6 +7,7 @@ interval ``low@ε``, ``high@ε`` that the prediction stays in, for each ε.
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from cheaplip.errors import RunError
 
-__all__ = ["read_intervals", "read_radii", "write_intervals", "write_radii"]
+__all__ = ["difference", "read_intervals", "read_radii", "write_intervals", "write_radii"]
+
+_ROUNDING = 1e-9  # relative, and absolute below 1: what other hardware may compute differently
 
 
 def write_radii(y: Tensor, prediction: Tensor, radius: Tensor) -> str:
@@ -80,6 +83,48 @@ def read_intervals(table: str) -> list[dict[float, float]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(error) from error
     return [{epsilon: sum(several) / len(several) for epsilon, several in row.items()} for row in found.values()]
+
+
+def difference(table: str, expected: str) -> str:
+    """Say where a table differs from what it should be, by more than another machine's rounding; "" if nowhere.
+
+    Args:
+        table: the content of ``certified.csv``.
+        expected: what it should be.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(table), strict=True))
+    except csv.Error as error:
+        return f"it cannot be read ({error})"
+    wanted = list(csv.reader(io.StringIO(expected)))
+    if rows[:1] != wanted[:1]:
+        return f"expected the columns {', '.join(wanted[0])}, got {_shown(', '.join(rows[0]) if rows else '')}"
+    if len(rows) != len(wanted) or _write(rows[0], rows[1:]) != table:
+        return f"expected {len(wanted) - 1} rows as 'cheaplip certify' writes them, got {len(rows) - 1} or another form"
+    for number, (row, right) in enumerate(zip(rows, wanted, strict=True)):
+        if row == right:
+            continue
+        if len(row) != len(right):
+            return f"line {number + 1}: expected {len(right)} cells, got {len(row)}"
+        tied = rows[0][-1] == "radius" and _near(row[-1], right[-1]) and _near(right[-1], "0.0")
+        for name, cell, value in zip(rows[0], row, right, strict=True):
+            if not (_near(cell, value) or (tied and name == "prediction" and cell.isdecimal())):
+                return f"line {number + 1}, {name}: it says {_shown(cell)}, here it is {value}"
+    return ""
+
+
+def _near(cell: str, value: str) -> bool:
+    if cell == value:
+        return True
+    try:
+        number = float(cell)
+        return cell == str(number) and math.isclose(number, float(value), rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    except ValueError:
+        return False
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 def _write(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,14 +9,27 @@ from torch import nn
 
 from cheaplip.data import Data
 from cheaplip.errors import ConfigError
-from cheaplip.training.methods import METHODS, Method, method_named
+from cheaplip.reference import read_fraction
+from cheaplip.training.methods import GROUPS, METHODS, Method, method_named
 from cheaplip.training.methods.adversarial import AdversarialOptions
+from cheaplip.training.methods.adversaries.fgsm import FgsmOptions
+from cheaplip.training.methods.adversaries.free import FreeOptions
+from cheaplip.training.methods.adversaries.one_step import OneStepOptions
+from cheaplip.training.methods.adversaries.trades import TradesOptions
 from cheaplip.training.methods.certified import CertifiedOptions
-from cheaplip.training.methods.clip import ClipOptions
+from cheaplip.training.methods.clip import Clip, ClipOptions
+from cheaplip.training.methods.constraints.deep_spline import DeepSplineOptions
+from cheaplip.training.methods.constraints.groupsort import GroupSortOptions
+from cheaplip.training.methods.constraints.lipschitz_margin import LipschitzMarginOptions
+from cheaplip.training.methods.penalties.gradient_penalty import GradientPenaltyOptions
+from cheaplip.training.methods.penalties.jacobian import JacobianOptions
+from cheaplip.training.methods.penalties.laplacian import LaplacianOptions
+from cheaplip.training.methods.penalties.operator_norm import PowerOptions
 from cheaplip.training.methods.scale_free import ScaleFreeOptions
 from cheaplip.training.methods.weight import WeightOptions
+from cheaplip.training.methods.weight_layers import LayerNormOptions
 from cheaplip.training.models import Activation, build, is_perceptron
-from cheaplip.training.options import SharedOptions, check_choice
+from cheaplip.training.options import SharedOptions, TargetOn, check_choice
 from cheaplip.training.tasks import TASKS, Task, task_of
 
 __all__ = ["TrainConfig", "from_json", "renamed"]
@@ -25,14 +38,33 @@ _MOVED = {"cheaplip.experiments.paper.quick:": "cheaplip.paper.quick:"}  # modul
 
 
 def _method_help() -> str:
-    lines = [f"{name}: {method.adds};" for name, method in METHODS.items()]
-    return "\n".join(
-        ["the training method; what it minimises:", *lines, "or package.module:Class, a method of your own"]
-    )
+    lines = ["the training method; what it minimises:"]
+    for group in GROUPS:
+        lines += [f"{group}:", *(f"  {name}: {kind.adds};" for name, kind in METHODS.items() if kind.group == group)]
+    return "\n".join([*lines, "or package.module:Class, a method of your own"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOptions, WeightOptions, SharedOptions):
+class TrainConfig(
+    JacobianOptions,
+    GradientPenaltyOptions,
+    PowerOptions,
+    LayerNormOptions,
+    LaplacianOptions,
+    DeepSplineOptions,
+    TradesOptions,
+    FgsmOptions,
+    FreeOptions,
+    OneStepOptions,
+    AdversarialOptions,
+    GroupSortOptions,
+    LipschitzMarginOptions,
+    ScaleFreeOptions,
+    CertifiedOptions,
+    ClipOptions,
+    WeightOptions,
+    SharedOptions,
+):
     """Everything needed to repeat a training run: the shared options, and those of each method.
 
     The defaults are the recommended settings: docs/results.md says how they were chosen, docs/ablation.md what each of
@@ -44,12 +76,19 @@ class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOp
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, tuple(TASKS))
+        self._drop_target()
         task, method = self.task_class, method_named(self.method)
         if task.name not in method.tasks:
             choices = ", ".join(name for name, known in METHODS.items() if task.name in known.tasks)
             raise ConfigError(f"method: {self.method} does not apply to {task.name}: expected one of {choices}")
-        if self.target == "unset" and task.target is not None:
-            object.__setattr__(self, "target", task.target)
+        object.__setattr__(self, "give_up", _fraction("give_up", self.give_up))
+        if isinstance(self.target, str) and self.target != "unset":
+            if task.name == "regression" and self.target.strip().endswith("%"):
+                raise ConfigError(
+                    f"target: expected an error in the label's units, got {self.target!r}: name one, or use --give-up "
+                    "for a part of a plain network's error"
+                )
+            object.__setattr__(self, "target", _fraction("target", self.target))
         parts: list[type[SharedOptions]] = [SharedOptions, *(known.options for known in METHODS.values())]
         for part in dict.fromkeys(parts):
             part.check(self)
@@ -59,6 +98,18 @@ class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOp
                 f"held_out: expected 0, or with --method {names} at least one input for each of the {self.pairs} pairs "
                 f"of a step, got {self.held_out} with --method {self.method}"
             )
+
+    def _drop_target(self) -> None:
+        """Leave the accuracy alone where λ is steered to a Lipschitz constant."""
+        if self.target_lipschitz is None:
+            return
+        if self.target not in ("unset", None):
+            raise ConfigError(
+                f"target_lipschitz: λ follows one target, got --target {self.target} as well: leave one of them out"
+            )
+        if not issubclass(method_named(self.method), Clip):
+            raise ConfigError(f"target_lipschitz: expected --method clip, which steers λ to it, got {self.method}")
+        object.__setattr__(self, "target", None)
 
     @property
     def method_class(self) -> type[Method]:
@@ -71,26 +122,26 @@ class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOp
         return TASKS[self.task]
 
     @property
-    def steered_to(self) -> float | None:
-        """The accuracy or error that λ is steered to; None: λ stays as it is.
+    def gives_up(self) -> bool:
+        """Whether λ is steered to a target that is found from a reference and ``give_up``."""
+        return self.method_class.steered and self.target == "unset"
 
-        Raises:
-            ConfigError: the task has no default target, and none was given.
-        """
-        if self.target == "unset":
-            raise ConfigError(
-                f"target: --task {self.task} --method {self.method} needs the training error that λ is steered to, in "
-                "the label's units (RMSE): use --target with the size of the label's noise, or --target None to keep λ "
-                "fixed"
-            )
-        return self.target
+    @property
+    def named_target(self) -> float | None:
+        """The accuracy or error that λ is steered to, if it was given as such; None: it was not, or λ is fixed."""
+        return None if self.target is None or isinstance(self.target, str) else float(self.target)
+
+    @property
+    def resolved_target_on(self) -> TargetOn:
+        """The part of the data that meets the target: the option, or else the default."""
+        return self.target_on or ("validation" if self.gives_up else "train")
 
     @property
     def resolved_activation(self) -> Activation:
         """The activation, for models that have a choice: the option, or else the default of the method or task."""
         if self.activation is not None:
             return self.activation
-        return (self.method_class.activation or self.task_class.activation) if is_perceptron(self.model) else "relu"
+        return self.method_class.activation or (self.task_class.activation if is_perceptron(self.model) else "relu")
 
     @property
     def resolved_epochs(self) -> int:
@@ -129,6 +180,7 @@ class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOp
         """Raise a :class:`ConfigError` if the device cannot be used."""
         try:
             torch.empty(0, device=self.resolved_device)
+            torch.Generator(self.resolved_device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device: cannot use {self.resolved_device!r} ({error}): use cpu") from error
 
@@ -149,7 +201,15 @@ class TrainConfig(AdversarialOptions, ScaleFreeOptions, CertifiedOptions, ClipOp
             final_activation=self.final_activation,
             seed=self.seed,
         )
+        self.method_class.adapt_(network, data.shape)
         return task_of(data).wrap(network, data.train.y)
+
+
+def _fraction(name: str, value: float | str) -> float:
+    try:
+        return read_fraction(name, value)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def from_json(content: dict[str, Any]) -> TrainConfig:
@@ -166,8 +226,8 @@ def from_json(content: dict[str, Any]) -> TrainConfig:
         raise ConfigError(f"config.json: {problem}; expected those of cheaplip train")
     try:
         return TrainConfig(**given)
-    except TypeError as error:
-        raise ConfigError(f"config.json: a value of the wrong type: {error}") from error
+    except (AttributeError, OverflowError, TypeError) as error:
+        raise ConfigError(f"config.json: a value of the wrong type or size: {error}") from error
 
 
 def renamed(options: dict[str, Any]) -> dict[str, Any]:

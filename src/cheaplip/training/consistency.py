@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cheaplip.errors import RunError
+from cheaplip.robustness import CORRUPTIONS
 
 __all__ = ["ROUNDING", "ContradictionError", "check_accuracies", "check_errors"]
 
@@ -36,10 +37,10 @@ def check_accuracies(metrics: Mapping[str, Any], rows: Sequence[tuple[bool, floa
     attacks = list(_attacks(metrics))
     found = {key: (attacked, count) for key, _, attacked, count in attacks}
     for key, radius, attacked, count in attacks:
-        if rows:
+        if rows and not _other_norm(key):
             certified = sum(right and r > radius for right, r in rows[:count]) / count
             _check_at_most(f"certified@{radius}", certified, key, attacked, 0.0)
-        weaker = key.replace("autoattack@", "pgd@")
+        weaker = key.replace("autoattack", "pgd", 1)
         if weaker != key and weaker in found and found[weaker][1] == count:
             _check_at_most(key, attacked, weaker, found[weaker][0], max(_MISSED, 1 / count))
         if rows:
@@ -58,19 +59,24 @@ def check_errors(metrics: Mapping[str, Any], rows: Sequence[Mapping[float, float
         ContradictionError: two figures contradict each other; the message names them.
     """
     for key, radius, attacked, count in _attacks(metrics):
-        for epsilon in rows[0] if rows else ():
+        for epsilon in rows[0] if rows and not _other_norm(key) else ():
             if epsilon >= radius:
                 certified = math.sqrt(sum(row[epsilon] for row in rows[:count]) / count)
                 _check_at_most(key, attacked, f"certified@{epsilon}", certified, _INTERVAL_ROUNDING * certified)
 
 
 def _attacks(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, float, int]]:
-    """Yield the key, radius, figure and number of inputs of each attack except noise, which has no largest radius."""
+    """Yield the key, radius, figure and number of inputs of each attack; corruptions have no radius."""
     samples = metrics.get("robust_samples") or {}
     for key, figure in (metrics.get("robust") or {}).items():
         name, _, radius = key.partition("@")
-        if name != "noise" and samples.get(key) is not None:
+        if name not in CORRUPTIONS and samples.get(key) is not None:
             yield key, float(radius), figure, samples[key]
+
+
+def _other_norm(key: str) -> bool:
+    """Whether the radius of an attack is not Euclidean, as those of certificates are."""
+    return key.partition("@")[0].endswith("-linf")
 
 
 def _check_at_most(low_name: str, low: float, high_name: str, high: float, slack: float) -> None:

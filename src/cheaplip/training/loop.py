@@ -1,4 +1,7 @@
-"""``Training``: the state of a run while it trains, the loop over the steps of an epoch, what an epoch reports."""
+"""``Training``: the state of a run while it trains, the loop over the steps of an epoch, what an epoch reports.
+
+The file is long because all that a checkpoint must hold is made, moved and saved in this one class.
+"""
 
 import math
 import time
@@ -10,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cheaplip.data import Data
+from cheaplip.data.augmentation import Augmentation
 from cheaplip.data.splits import hold_out
+from cheaplip.discrepancy import DiscrepancyPrinciple
 from cheaplip.distributed import average, rank, ranks
 from cheaplip.errors import ConfigError, DivergedError
 from cheaplip.lipschitz import largest_quotient
 from cheaplip.modes import evaluation_mode
+from cheaplip.training.aim import Aim, named_aim
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Setting
 from cheaplip.training.optimizers import MultiplierOptimizer, one_cycle
@@ -40,7 +46,8 @@ class Training:
         data: the data, on the device to train on.
 
     Raises:
-        ConfigError: the method or the batch size does not suit the number of processes.
+        ConfigError: the method or the batch size does not suit the number of processes, or inputs that are no images
+            are to be augmented.
         DataError: more inputs are to be held out than there are.
     """
 
@@ -70,18 +77,34 @@ class Training:
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1 + own_noise)
         if rank() > 0:  # for dropout, which uses the global random state
             torch.manual_seed(config.seed + _SEED_STRIDE * rank())
-        self.method = method_class(Setting(config, self.inner, data, held_out, self.task, self.total_steps, self.noise))
+        self.augmentation: Augmentation | None = None
+        if config.augment is not None:
+            views = torch.Generator(self.device).manual_seed(config.seed + 2 + _SEED_STRIDE * rank())
+            self.augmentation = Augmentation(config.augment, data.shape, data.domain, views)
+        self.method = method_class(
+            Setting(
+                config, self.inner, data, held_out, self.task, self.total_steps, self.noise, augment=self.augmentation
+            )
+        )
         self.optimizer = self.method.optimizer(self.inner.parameters(), config.resolved_lr, config)
         self.scheduler = one_cycle(self.optimizer, config.resolved_lr, self.total_steps, method_class.rise)
         bound = self.method.bound
         self.multipliers: MultiplierOptimizer | None = None
         if bound is not None and any(True for _ in bound.parameters()):  # a product of norms has no multipliers
             self.multipliers = MultiplierOptimizer(bound, self.total_steps)
-        self.controller = make_controller(self.method, config, self.task, data.train.y, self.total_steps)
+        self.aim = named_aim(config, data)
+        self.controller: DiscrepancyPrinciple | None = None
+        self.steer_to(self.aim)
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self._start_epoch()
+
+    def steer_to(self, aim: Aim) -> None:
+        """Steer λ to an aim from now on."""
+        y = self.data.train.y
+        self.aim = aim
+        self.controller = make_controller(self.method, self.config, aim, self.task, y, self.total_steps)
 
     def _start_epoch(self) -> None:
         self.order_state = self.shuffle.get_state()
@@ -111,10 +134,13 @@ class Training:
         late = self.steps_per_epoch - max(1, self.steps_per_epoch // 10)  # the last tenth of the epoch begins there
         first_bad = torch.full((), -1, device=self.device)
         while (position := self.step - self.epoch * self.steps_per_epoch) < self.steps_per_epoch:
-            chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
+            batch = position - position % method.replays
+            chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
             chosen = chosen.tensor_split(ranks())[rank()]
             share = len(chosen) * ranks() / self.batch_size  # 1 if all processes have equal parts of the batch
             x, y = self.data.train.x[chosen], self.labels[chosen]
+            if self.augmentation is not None and not method.augments:
+                x = self.augmentation(x)
             method.before_step(self.step, chosen)
             loss, fit, output = method.losses(self.network, x, y)
             if share != 1:  # gradients are averaged over processes with equal weights
@@ -124,11 +150,12 @@ class Training:
             if method.longest_gradient is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), method.longest_gradient)
             self.optimizer.step()
+            method.after_step()
             if self.multipliers is not None:
                 self.multipliers.step()
             with torch.no_grad():
                 score = share * self.task.score(output, y)
-                if self.controller is not None and self.config.target_on == "train":
+                if self.controller is not None and not self.aim.by_epoch:
                     self.controller.step(score, pace=self._pace())
                 self.sums[0] += share * fit.detach()
                 self.sums[1] += score
@@ -165,19 +192,19 @@ class Training:
         line = self._figures(*sums) if leads() else {}
         self._hold_own_pairs()
         self.epoch += 1
-        if self.config.target_on == "validation" and self.epoch < self.config.resolved_epochs:
-            self._steer_by_validation()
+        if self.aim.by_epoch and self.epoch < self.config.resolved_epochs:
+            self._steer_by_epoch()
         self._start_epoch()
         if line:
             self.history.append(line)
         return line
 
-    def _steer_by_validation(self) -> None:
-        """Move λ by the score on the validation data, which is the same in every process."""
+    def _steer_by_epoch(self) -> None:
+        """Move λ by the score on a whole part of the data, which is the same in every process."""
         if self.controller is not None:
-            x, y = self.data.validation
+            x, y = getattr(self.data, self.aim.part)
             with evaluation_mode(self.inner):
-                score = self.task.score(predict(self.inner, x), self.task.network_labels(y, self.model))
+                score = self.aim.score(self.task, predict(self.inner, x), self.task.network_labels(y, self.model))
             self.controller.step(score, pace=self._pace())
 
     def _figures(self, loss: float, score: float, largest: float, late: float) -> dict[str, Any]:
@@ -247,6 +274,7 @@ class Training:
             "sums": gathered(self.sums),
             "order": self.order_state,
             "noise": gathered(self.noise.get_state()),
+            "views": None if self.augmentation is None else gathered(self.augmentation.generator.get_state()),
             "global": gathered(torch.get_rng_state()),
             "cuda": gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else None,
             "model": self.model.state_dict(),
@@ -285,6 +313,8 @@ class Training:
             return
         self.sums = state["sums"][rank()].to(self.device)
         self.noise.set_state(state["noise"][rank()].clone())
+        if self.augmentation is not None:
+            self.augmentation.generator.set_state(state["views"][rank()].clone())
         torch.set_rng_state(state["global"][rank()].clone())
         if state["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"][rank()].clone())
@@ -295,5 +325,8 @@ def _prefixed(part: str, figures: dict[str, float]) -> dict[str, float]:
 
 
 def _batch_size(usual: int, rows: int) -> int:
-    """Return the usual batch size, or less if an epoch would otherwise have fewer than 40 steps."""
-    return max(1, min(usual, rows // 40))
+    """Return the usual batch size, or less if an epoch would otherwise have fewer than 40 steps, but at least 2.
+
+    Steps on single inputs are so uneven that the training of a regression may diverge.
+    """
+    return max(2, min(usual, rows // 40))

@@ -8,10 +8,12 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+from cheaplip.data.augmentation import parse_augmentation
 from cheaplip.data.scaling import Scaling
 from cheaplip.discrepancy import Rule
 from cheaplip.errors import ConfigError
 from cheaplip.training.models import Activation, FinalActivation
+from cheaplip.training.reading_options import ReadingOptions
 from cheaplip.training.tasks import TASKS
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "SharedOptions",
     "TargetOn",
     "check_choice",
+    "check_fraction",
     "check_not_negative",
     "check_positive",
     "check_whole",
@@ -31,35 +34,49 @@ INDIFFERENT = ("device", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedOptions:
+class SharedOptions(ReadingOptions):
     """The options that are the same for every method: the data, the model, the target, and how long to train."""
 
     data: Annotated[str, tyro.conf.Positional]
-    """digits, mnist, fashion-mnist, file.npz, file.csv, a folder of images by class, or package.module:function"""
+    """digits, mnist, fashion-mnist, kmnist, emnist-letters, cifar-10, pneumoniamnist or another 2-D MedMNIST set,
+    file.npz, .csv, .tsv or .parquet, a folder of images, or package.module:function"""
     label: str | None = None
-    """the column of a CSV file that holds the labels"""
+    """the column of a table that holds the labels"""
     task: str = "classification"
-    """classification, or regression (squared error; figures are in the label's units)"""
+    """classification, or regression (squared error; figures are in the label's units; of several labels, in standard
+    deviations of each)"""
+    augment: str | None = None
+    """other views of the training images in each epoch: crop (of the image padded with zeros), flip (horizontally), or
+    crop,flip; unset: the images as they are"""
     scaling: Scaling | None = None
-    """standard (each feature in its standard deviations) or none; unset: standard for a CSV file outside [0, 1]"""
+    """standard (each feature in its standard deviations) or none; unset: standard for a table outside [0, 1]"""
     method: str = "clip"
     """the training method; TrainConfig lists them"""
     model: str = "mlp:200,80"
-    """mlp:WIDTHS, cnn, linear, or package.module:function"""
+    """mlp:WIDTHS, cnn, 2c2f, 4c3f, resnet:DEPTH,WIDTH, linear, or package.module:function"""
     activation: Activation | None = None
-    """activation between the layers of mlp and cnn; unset: sigmoid for mlp, relu for cnn, certified and regression"""
+    """activation between the layers of models by name; unset: sigmoid for mlp, maxmin for groupsort, relu for other
+    models, certified, deep-spline, lipschitz-margin and regression"""
     final_activation: FinalActivation = "none"
     """activation of the outputs; sigmoid is what the paper's authors used"""
-    target: float | Literal["unset"] | None = "unset"
-    """training accuracy that λ is moved to reach; unset: 0.98; for regression an error (RMSE); None keeps λ fixed"""
-    target_on: TargetOn = "train"
-    """the part of the data that meets the target: train (λ moves at each step) or validation (at each epoch)"""
+    give_up: float | str = "0.5%"
+    """accuracy given up for stability: λ is moved until the accuracy on validation data is that much below a plain
+    network's, which is trained first; in points, such as 0.5% or 0.005; for regression, a part of the error"""
+    reference: str | None = None
+    """the folder of a run to take the place of the plain network for --give-up; unset: one is trained in --out"""
+    target: float | str | None = "unset"
+    """the accuracy that λ is moved to reach, such as 97% or 0.97, instead of --give-up; for regression an error (RMSE);
+    None keeps λ fixed"""
+    target_on: TargetOn | None = None
+    """the part of the data that meets the target: train (λ moves at each step) or validation (at each epoch); unset:
+    train with --target, validation with --give-up"""
     epochs: int | None = None
     """passes over the training data; unset: 20 for certified, 100 for regression, else 30"""
     batch_size: int | None = None
     """inputs in a batch; unset: 256 for certified, else 128; fewer for small data"""
     lr: float | None = None
-    """peak learning rate; unset: 0.003 for certified, which uses Adam, else 0.6 for mlp with sigmoid, else 0.05"""
+    """peak learning rate; unset: 0.003 for certified, which uses Adam, 0.05 for deep-spline, else 0.6 for mlp with
+    sigmoid, else 0.05"""
     momentum: float = 0.9
     """Nesterov momentum of SGD; certified has none"""
     weight_decay: float = 2e-5
@@ -83,7 +100,9 @@ class SharedOptions:
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if a shared option is out of its range."""
-        task = TASKS[self.task]
+        task, _ = TASKS[self.task], self.reading
+        if self.augment is not None:
+            parse_augmentation(self.augment)
         if task.name == "regression" and self.final_activation != "none":
             raise ConfigError(
                 f"final_activation: expected none with --task regression, got {self.final_activation}, which would "
@@ -97,10 +116,13 @@ class SharedOptions:
             ("target_on", TargetOn),
         ):
             check_choice(name, getattr(self, name), get_args(kinds))
-        if isinstance(self.target, str) and self.target != "unset":
-            raise ConfigError(f"target: expected a number or None, got {self.target!r}")
+        assert isinstance(self.give_up, int | float)
+        if wrong := task.give_up_problem(self.give_up):
+            raise ConfigError(f"give_up: {wrong}")
         if isinstance(self.target, int | float) and (wrong := task.target_problem(self.target)):
             raise ConfigError(f"target: {wrong}")
+        if self.reference is not None and self.target != "unset":
+            raise ConfigError("reference: expected with --give-up alone: leave --target out, or --reference")
         for name, least in (
             ("epochs", 1),
             ("batch_size", 1),
@@ -128,7 +150,7 @@ class SharedOptions:
             value: the weight. None: the method has a default.
         """
         check_not_negative(name, value)
-        if value == 0 and self.target not in (None, "unset") and self.rule == "multiplicative":
+        if value == 0 and self.target is not None and self.rule == "multiplicative":
             raise ConfigError(f"{name}: 0 can never move towards the target; start above 0, or use --rule additive")
 
 
@@ -156,3 +178,9 @@ def check_not_negative(name: str, value: float | None) -> None:
     """Raise a :class:`ConfigError` unless ``value`` is None or a finite number of at least 0."""
     if value is not None and not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{name}: expected a finite number of at least 0, got {value}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise a :class:`ConfigError` unless ``value`` is a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: expected a number from 0 to 1, got {value}")

@@ -10,8 +10,10 @@ from cheaplip.data import Data
 from cheaplip.modes import evaluation_mode
 from cheaplip.quotient import distance
 from cheaplip.runs.folder import RunFolder
+from cheaplip.training.aim import Aim
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.tasks import task_of
+from cheaplip.training.tasks.task import predict
 
 __all__ = ["report_content", "write_results"]
 
@@ -28,7 +30,9 @@ def write_results(
     lower: float,
     witness: tuple[Tensor, Tensor],
     lam: float | None,
+    aim: Aim,
     history: Sequence[dict[str, Any]],
+    peak_memory: int | None = None,
 ) -> dict[str, Any]:
     """Write the files of a finished run, except its checkpoint, and return its metrics.
 
@@ -38,20 +42,28 @@ def write_results(
         model: the trained model.
         lower, witness: the largest quotient found, and the pair of inputs that has it.
         lam: λ at the end. None: the method has none.
+        aim: what λ was steered to.
         history: the lines of all epochs.
+        peak_memory: bytes that training held on the device at most. None: they were not counted.
     """
     folder.save_model(model)
     folder.save_witness(*witness)
     folder.write_json("report.json", report_content(model, data, witness, lower))
+    task, parts = task_of(data), {"train": data.train, "validation": data.validation, "test": data.test}
+    constant = task.constant_answer(model, [data.test, data.validation, data.train], data.class_names)
     metrics = {
-        **task_of(data).metrics(model, {"train": data.train, "validation": data.validation, "test": data.test}),
+        **task.metrics(model, parts),
+        **_errors_of_outputs(model, data),
         "robust": {},
         "certified": {},
         "lipschitz": {"lower": lower},
         **_tracking(history),
         **({} if lam is None else {"lam": lam}),
+        **aim.results(),
+        **({"constant_answer": constant} if constant else {}),
         "epochs": len(history),
         "seconds_per_epoch": sorted(line["seconds"] for line in history)[len(history) // 2],
+        **({} if peak_memory is None else {"peak_memory": peak_memory}),
         "seed": config.seed,
     }
     folder.write_json("metrics.json", metrics)
@@ -71,8 +83,8 @@ def report_content(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor],
         ``witness``: the pair ``u``, ``v`` (flat; left out if larger than 20,000 values), its ``shape``, the ``low`` and
         ``high`` ends of the box, the ``outputs`` at both inputs, their ``distance`` and ``quotient``. For
         classification ``confusion``: a list for each true class with the number of test inputs predicted as each class.
-        For regression ``answers``: labels and predictions. Where the data has them: the names of ``classes`` and
-        ``features``, and the ``scaling`` of the features.
+        For regression ``answers``: labels and predictions, in the labels' units. Where the data has them: the names of
+        ``classes`` and ``features``, and the ``scaling`` of the features.
     """
     u, v = (point.detach().double().cpu() for point in witness)
     with torch.no_grad(), evaluation_mode(model):
@@ -94,7 +106,25 @@ def report_content(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor],
         "scaling": None if data.standardisation is None else data.scaling,
     }
     named = {name: value for name, value in names.items() if value}
-    return {"witness": pair, **task_of(data).report_content(model, *data.test, data.outputs), **named}
+    shown = task_of(data).report_content(model, *data.test, data.outputs)
+    if (scaler := data.label_scaling) is not None:
+        in_units = {
+            name: scaler.inverse(torch.tensor(several).T.to(scaler.mean)) for name, several in shown["answers"].items()
+        }
+        shown["answers"] = {name: values.T.tolist() for name, values in in_units.items()}
+    return {"witness": pair, **shown, **named}
+
+
+def _errors_of_outputs(model: nn.Module, data: Data) -> dict[str, dict[str, list[float]]]:
+    """Return the error (RMSE) of each of several outputs, in its own units, on each part of the data."""
+    if (scaler := data.label_scaling) is None:
+        return {}
+    found = {}
+    with evaluation_mode(model):
+        for name, (x, y) in {"train": data.train, "validation": data.validation, "test": data.test}.items():
+            errors = (predict(model, x).double() - y.double()) * scaler.deviation
+            found[name] = errors.square().mean(dim=0).sqrt().tolist()
+    return {"rmse_of_outputs": found}
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -1,17 +1,17 @@
-"""The target of a run: whether it can be met, and a controller whose speed is fitted to the run.
+"""The controller of a run: its speed is fitted to the run.
 
 The controller moves λ in ``cheaplip.discrepancy``, each time that the training loop calls its ``step``.
 """
 
 from torch import Tensor
 
-from cheaplip.data import Data
 from cheaplip.discrepancy import DiscrepancyPrinciple
+from cheaplip.training.aim import Aim
 from cheaplip.training.config import TrainConfig
 from cheaplip.training.methods import Method
-from cheaplip.training.tasks import Task, task_of
+from cheaplip.training.tasks import Task
 
-__all__ = ["check_target", "make_controller"]
+__all__ = ["make_controller"]
 
 _SLOW = 0.5  # factor of λ's speed for methods whose penalty takes effect slowly; the trend is extrapolated further
 _LEAST_STEPS = 80.0  # fewest steps in which λ may change by a factor of e: a batch's accuracy is noisy
@@ -22,29 +22,19 @@ _DAMPING = 3.0  # how far the trend is extrapolated, in units of the moving aver
 _LEAST, _MOST = 1e-3, 1e3  # λ stays between these multiples of its first value
 
 
-def check_target(config: TrainConfig, data: Data) -> None:
-    """Check the target of a method whose λ is steered, before anything is trained.
-
-    Raises:
-        ConfigError: the task has no default target, and none was given.
-        ValueError: a constant prediction meets the target.
-    """
-    if config.method_class.steered and config.steered_to is not None:
-        task_of(data).target_score(config.steered_to, data.train.y)
-
-
 def make_controller(
-    method: Method, config: TrainConfig, task: Task, y: Tensor, total_steps: int
+    method: Method, config: TrainConfig, aim: Aim, task: Task, y: Tensor, total_steps: int
 ) -> DiscrepancyPrinciple | None:
     """Make the controller that moves a method's λ so that the run meets its target.
 
     λ's speed is fitted to the length of the run: the moving average of the score looks back over a thirtieth of the
-    steps, at least 10 and at most 100. With ``target_on="validation"`` λ moves once an epoch, by the score of that
+    steps, at least 10 and at most 100. An aim that is measured by epoch moves λ once an epoch, by the score of that
     epoch alone.
 
     Args:
         method: the method; its penalty holds λ.
         config: the options of the run.
+        aim: what λ is steered to.
         task: the task, which turns the target into a score.
         y: the training labels.
         total_steps: training steps of the whole run.
@@ -53,14 +43,12 @@ def make_controller(
         The controller. None: the method has no λ, or the target is None and λ stays as it is.
 
     Raises:
-        ConfigError: the task has no default target, and none was given.
         ValueError: a constant prediction meets the target.
     """
     penalty, first = method.penalty, method.first_lam
-    if penalty is None or first is None or config.steered_to is None:
+    if penalty is None or first is None or aim.target is None:
         return None
-    target = task.target_score(config.steered_to, y)
-    by_epoch = config.target_on == "validation"
+    target, by_epoch = task.target_score(aim.target, y), aim.by_epoch
     if config.rule == "additive":
         rate = config.rate or _ADDITIVE_RATE * (total_steps / config.resolved_epochs if by_epoch else 1)
         return DiscrepancyPrinciple(penalty, target, mode=task.mode, rule="additive", rate=rate)
@@ -72,7 +60,7 @@ def make_controller(
             mode=task.mode,
             rate=config.rate or _EPOCH_RATE,
             smoothing=0.0,
-            width=task.width(target),
+            width=max(task.width(target), aim.resolution),
             bounds=bounds,
         )
     memory = min(100.0, max(10.0, total_steps / 30))

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from cheaplip.lipschitz.reading.chain import Chain, Link, SlopeRanges
 from cheaplip.lipschitz.reading.operations import LipschitzMap
 
-__all__ = ["ENTRIES", "Part", "fits", "parts"]
+__all__ = ["ENTRIES", "WIDTH", "Part", "fits", "parts"]
 
 ENTRIES = 1 << 24
 """Most entries of a matrix that a part is written out with."""
 
-_WIDTH = 2600  # most entries of a value that is written out as neurons
+WIDTH = 2600
+"""Most entries of a value that is written out as neurons, where there is little time."""
 
 
 class Part(NamedTuple):
@@ -51,12 +52,12 @@ def parts(chain: Chain, ranges: SlopeRanges, small: Callable[[Chain], bool]) -> 
     return found
 
 
-def fits(piece: Chain) -> bool:
+def fits(piece: Chain, width: int = WIDTH) -> bool:
     """Return whether matrices can stand for a piece: it has affine maps and activations only, none too large."""
     shapes = piece.shapes
     return all(
         not isinstance(link.operation, LipschitzMap)
-        and math.prod(link.shape) <= _WIDTH
+        and math.prod(link.shape) <= width
         and sum(math.prod(shapes[i]) for i in link.arguments) * math.prod(link.shape) <= ENTRIES
         for link in piece.links
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cheaplip.lipschitz.bounds.layer import EliminatedLayer, Layer, eliminate, margin, raised
 
-__all__ = ["Elimination"]
+__all__ = ["Elimination", "exponent_of"]
 
 _BLOCK = 128  # columns of a Gram matrix computed at once
 
@@ -33,7 +33,7 @@ class Elimination:
         gram: the first G, its Gram matrix, rounded up.
         layers: in order.
         forward: whether the order runs from the inputs to the outputs, on the transposed network.
-        exponent: the scales' product is 2**exponent.
+        exponents: weight l was multiplied by 2**-exponents[l], in the order of the network.
         lift: maps increments that the last layer's weight takes to increments at the network's end. None: they are the
             same.
     """
@@ -42,7 +42,7 @@ class Elimination:
     gram: Tensor
     layers: tuple[Layer, ...]
     forward: bool
-    exponent: int
+    exponents: tuple[int, ...]
     lift: Tensor | None
 
     @staticmethod
@@ -68,7 +68,7 @@ class Elimination:
         matrices, ranges = _checked(weights, slopes)
         if forward is None:
             forward = len(matrices[-1]) <= matrices[0].shape[1]
-        scales = [_exponent(matrix) if scaled else 0 for matrix in matrices]
+        scales = [exponent_of(matrix) if scaled else 0 for matrix in matrices]
         matrices = [matrix * 2.0**-k if k else matrix for matrix, k in zip(matrices, scales, strict=True)]
         if forward:
             matrices = [matrix.mT for matrix in matrices]
@@ -81,7 +81,7 @@ class Elimination:
             matrices[-1] = torch.linalg.cholesky(gram)
             lift = torch.linalg.solve_triangular(matrices[-1], last, upper=False).mT
         layers = tuple(Layer.of(matrix, *both) for matrix, both in zip(matrices[1:], ranges, strict=True))
-        return Elimination(matrices[0], _seed(matrices[0]), layers, forward, sum(scales), lift)
+        return Elimination(matrices[0], _seed(matrices[0]), layers, forward, tuple(scales), lift)
 
     def run(self, multipliers: Sequence[Tensor], *, rigorous: bool = False) -> list[EliminatedLayer]:
         """Eliminate the layers, with ``multipliers`` in the same order, up to the first that cannot be eliminated."""
@@ -99,6 +99,11 @@ class Elimination:
         """Return whether every layer can be eliminated, in plain float64."""
         return len(self.run(multipliers)) == len(self.layers)
 
+    @property
+    def exponent(self) -> int:
+        """The bound of the network is 2**exponent times that of the scaled one."""
+        return sum(self.exponents)
+
     def lifted(self, x: Tensor) -> Tensor:
         """Convert increments ``x`` that the last layer's weight takes, (m, k), to increments at the network's end."""
         return x if self.lift is None else self.lift @ x
@@ -108,7 +113,7 @@ class Elimination:
         return list(multipliers) if self.forward else list(multipliers)[::-1]
 
 
-def _exponent(matrix: Tensor) -> int:
+def exponent_of(matrix: Tensor) -> int:
     """Return k such that 2**k is about the norm of the matrix."""
     size = float(matrix.abs().max())
     rows = matrix / size if size > 0 else matrix

@@ -1,24 +1,29 @@
-"""The exact Lipschitz constant, 2 → 2, of small piecewise linear networks, by enumerating their affine regions."""
+"""The exact Lipschitz constant, 2 → 2, of small piecewise linear networks, by enumerating their affine regions.
+
+Weights are whole numbers over a power of two, so values and Jacobians of the regions are computed without rounding, and
+:mod:`cheaplip.lipschitz.bounds.polyhedra` decides exactly which regions there are. Only the norms are rounded, upwards.
+"""
 
 import math
+import time
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from cheaplip.domain import Box
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz.bounds.polyhedra import Constraint, Polyhedron, check_solver, restricted
+from cheaplip.lipschitz.bounds.whole_numbers import ExactMap, ExactValue, exact_maps
 from cheaplip.lipschitz.reading.chain import Chain, Link
 from cheaplip.lipschitz.reading.operations import Elementwise
-from cheaplip.lipschitz.rounding import UP
+from cheaplip.lipschitz.reading.operations.activations import Activation
+from cheaplip.lipschitz.rounding import power_up
+from cheaplip.lipschitz.spectral import matrix_norm
 
 __all__ = ["Exact", "exact_constant"]
-
-_THIN = (
-    1e-8  # radius of a region's largest ball, in units of the inputs, below which float64 cannot tell if it is empty
-)
 
 
 class Exact(NamedTuple):
@@ -35,20 +40,21 @@ class Exact(NamedTuple):
     regions: int
 
 
-def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_000) -> Exact:
+def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_000, seconds: float = math.inf) -> Exact:
     """Enumerate the regions on which the network is affine, neuron by neuron.
 
     A linear program (for one input, two comparisons) decides whether a neuron reaches a piece of its activation
-    inside the region so far: whether there is a ball in both.
+    inside the region so far: whether both have an interior in common.
 
     Args:
         chain: affine maps and piecewise linear activations.
         domain: where inputs live. None: all of space.
         limit: most regions to enumerate.
+        seconds: most time to take, about.
 
     Raises:
-        UnsupportedLayerError: a layer is not piecewise linear; it is named.
-        ValueError: there are more regions than ``limit``.
+        UnsupportedLayerError: a layer is not piecewise linear, or not known exactly; it is named.
+        ValueError: there are more regions than ``limit``, or more than the time is enough for.
         ImportError: two inputs or more need scipy.
 
     Example:
@@ -61,13 +67,12 @@ def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_0
         1.0
     """
     n = math.prod(chain.shape)
+    if n > 1:
+        check_solver()  # its first import takes a second
+    deadline = time.monotonic() + seconds
     pieces = {at: _pieces(link) for at, link in enumerate(chain.links) if isinstance(link.operation, Elementwise)}
-    rows, rhs = _walls(chain, domain)
-    region = _recentred(_Region(rows, rhs, torch.zeros(n, dtype=torch.float64), True))
-    if region is None:
-        raise ValueError("the domain has no interior: expected a box with low < high")
-    origin = torch.cat([torch.zeros(1, n, dtype=torch.float64), torch.eye(n, dtype=torch.float64)])
-    todo = [_Branch(region, (origin.reshape(-1, *chain.shape).to(chain.device),), ())]
+    maps = exact_maps(chain)
+    todo = [_Branch(_walls(chain, domain), (ExactValue.identity(n),), ())]
     value = upper = 0.0
     regions = visited = 0
     while todo:
@@ -78,32 +83,21 @@ def exact_constant(chain: Chain, domain: Box | None = None, *, limit: int = 20_0
                 f"expected a network with at most {limit} regions on which it is affine, got more: bound it by "
                 "another method, or raise the limit"
             )
-        branch = _advanced(chain, branch)
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"expected a network whose regions can be enumerated in {seconds:.3g} s, got {regions} by then: bound "
+                "it by another method, or give it more seconds"
+            )
+        branch = _advanced(chain, maps, branch)
         at = len(branch.values) - 1
         if at < len(chain.links):
-            todo.extend(_split(branch, pieces[at], chain.links[at]))
+            todo.extend(_split(branch, pieces[at][len(branch.chosen)], chain.links[at], deadline))
             continue
-        norm = float(torch.linalg.matrix_norm(branch.values[-1][1:].flatten(1), 2))
+        found, bound = _norms(branch.values[-1])
         regions += 1
-        value = max(value, norm) if branch.region.certain else value
-        upper = max(upper, norm * UP)
+        value = max(value, found) if branch.region.center is not None else value
+        upper = max(upper, bound)
     return Exact(value, upper, regions)
-
-
-@dataclass(frozen=True)
-class _Region:
-    """A polyhedron of inputs.
-
-    Attributes:
-        rows, rhs: it holds the x with rows·x ≤ rhs; the rows have norm 1.
-        center: a point inside.
-        certain: whether a ball around ``center`` certainly lies inside.
-    """
-
-    rows: Tensor
-    rhs: Tensor
-    center: Tensor
-    certain: bool
 
 
 @dataclass(frozen=True)
@@ -112,141 +106,126 @@ class _Branch:
 
     Attributes:
         region: the inputs.
-        values: the chain's values so far, each as (value at 0, columns of the Jacobian).
+        values: the chain's values so far.
         chosen: the pieces of the first neurons of the next activation.
     """
 
-    region: _Region
-    values: tuple[Tensor, ...]
+    region: Polyhedron
+    values: tuple[ExactValue, ...]
     chosen: tuple["_Piece", ...]
 
 
 class _Piece(NamedTuple):
-    """An activation between ``start`` and ``end``: slope · x + offset."""
+    """An activation between ``start`` and ``end``: slope · x + offset; an end that is None is infinite."""
 
-    start: float
-    end: float
-    slope: float
-    offset: float
+    start: Fraction | None
+    end: Fraction | None
+    slope: Fraction
+    offset: Fraction
+
+    def holds(self, x: Fraction) -> bool:
+        """Return whether x lies between the ends."""
+        return (self.start is None or self.start <= x) and (self.end is None or x <= self.end)
 
 
-def _pieces(link: Link) -> tuple[_Piece, ...]:
+def _pieces(link: Link) -> list[tuple[_Piece, ...]]:
+    """Return the pieces of each neuron of an activation."""
     assert isinstance(link.operation, Elementwise)
+    entries = link.operation.entries(link.shape)
+    known = {id(activation): _pieces_of(activation, link) for activation in entries}
+    return [known[id(activation)] for activation in entries]
+
+
+def _pieces_of(activation: Activation, link: Link) -> tuple[_Piece, ...]:
     found = []
-    for start, end, derivative in link.operation.activation.pieces:
+    for start, end, derivative in activation.pieces:
         if not (isinstance(derivative, partial) and derivative.func is torch.full_like):
             raise UnsupportedLayerError(
                 f"layer {link.path!r} is not piecewise linear: expected affine maps and activations such as ReLU, "
                 "leaky ReLU, abs or hardtanh for the exact constant"
             )
-        slope = float(derivative.keywords["fill_value"])
-        at = torch.tensor(start if math.isfinite(start) else end, dtype=torch.float64)
-        at = at if math.isfinite(at) else torch.zeros_like(at)
-        found.append(_Piece(start, end, slope, float(link.operation.activation.function(at) - slope * at)))
+        slope = Fraction(float(derivative.keywords["fill_value"]))
+        at = next((end for end in (start, end) if math.isfinite(end)), 0.0)
+        here = Fraction(float(activation.function(torch.tensor(at, dtype=torch.float64))))
+        ends = [Fraction(end) if math.isfinite(end) else None for end in (start, end)]
+        found.append(_Piece(ends[0], ends[1], slope, here - slope * Fraction(at)))
     return tuple(found)
 
 
-def _advanced(chain: Chain, branch: _Branch) -> _Branch:
+def _advanced(chain: Chain, maps: dict[int, ExactMap], branch: _Branch) -> _Branch:
     """Apply the affine operations that come next, and an activation whose pieces are all chosen."""
     values, chosen = branch.values, branch.chosen
     while len(values) <= len(chain.links):
-        link = chain.links[len(values) - 1]
+        at = len(values) - 1
+        link = chain.links[at]
         taken = [values[i] for i in link.arguments]
-        if isinstance(link.operation, Elementwise):
-            if len(chosen) < math.prod(link.shape):
-                break
-            slopes, offsets = torch.tensor([(p.slope, p.offset) for p in chosen], dtype=torch.float64).to(taken[0]).T
-            result = taken[0] * slopes.reshape(link.shape)
-            result[0] += offsets.reshape(link.shape)
-            chosen = ()
+        if at in maps:
+            result = maps[at](taken)
+        elif len(chosen) < math.prod(link.shape):
+            break
         else:
-            linear = getattr(link.operation, "linear", None)
-            if linear is None:
-                raise UnsupportedLayerError(
-                    f"layer {link.path!r} ({type(link.operation).__name__}) is neither affine nor elementwise: "
-                    "expected affine maps and piecewise linear activations for the exact constant"
-                )
-            result = torch.cat([link.operation(*(v[:1] for v in taken)), linear(*(v[1:] for v in taken))])
-        values = (*values, result.detach())
+            result = taken[0].scaled([piece.slope for piece in chosen], [piece.offset for piece in chosen])
+            chosen = ()
+        values = (*values, result)
     return _Branch(branch.region, values, chosen)
 
 
-def _split(branch: _Branch, pieces: tuple[_Piece, ...], link: Link) -> list[_Branch]:
+def _split(branch: _Branch, pieces: tuple[_Piece, ...], link: Link, deadline: float) -> list[_Branch]:
     """Split the region into the parts on which the next neuron stays on one piece."""
-    column = branch.values[link.arguments[0]].flatten(1)[:, len(branch.chosen)].cpu()
-    offset, row = float(column[0]), column[1:]
-    norm = float(row.norm())
-    if norm == 0:  # the neuron is constant there
-        piece = next(p for p in pieces if p.start <= offset <= p.end)
+    columns, denominator = branch.values[link.arguments[0]]
+    offset, *row = columns[:, len(branch.chosen)]
+    if not any(row):  # the neuron is constant there
+        piece = next(piece for piece in pieces if piece.holds(Fraction(int(offset), denominator)))
         return [_Branch(branch.region, branch.values, (*branch.chosen, piece))]
     parts = []
     for piece in pieces:
-        ends = [(s, e) for s, e in ((-1.0, piece.start), (1.0, piece.end)) if math.isfinite(e)]
-        region: _Region | None = branch.region
-        if ends:
-            rows = torch.stack([s * row / norm for s, _ in ends])
-            rhs = torch.tensor([s * (e - offset) / norm for s, e in ends], dtype=torch.float64)
-            region = _restricted(branch.region, rows, rhs)
+        if piece.start is not None and piece.end is not None and piece.start >= piece.end:
+            continue
+        constraints = [
+            _constraint(sign, columns[1:, len(branch.chosen)], int(offset), denominator, end)
+            for sign, end in ((-1, piece.start), (1, piece.end))
+            if end is not None
+        ]
+        region = restricted(branch.region, constraints, deadline) if constraints else branch.region
         if region is not None:
             parts.append(_Branch(region, branch.values, (*branch.chosen, piece)))
     return parts
 
 
-def _restricted(region: _Region, rows: Tensor, rhs: Tensor) -> _Region | None:
-    """Add constraints; None if the result is certainly empty."""
-    room = float((rhs - rows @ region.center).min())
-    smaller = _Region(torch.cat([region.rows, rows]), torch.cat([region.rhs, rhs]), region.center, region.certain)
-    return smaller if region.certain and room > _THIN else _recentred(smaller)
+def _constraint(sign: int, row: Any, offset: int, denominator: int, end: Fraction) -> Constraint:
+    """Write sign · (row · x + offset) / denominator ≤ sign · end in whole numbers, as small as they can be."""
+    factor = sign * end.denominator
+    normal = row * factor
+    rhs = sign * end.numerator * denominator - factor * offset
+    common = math.gcd(*map(int, normal), rhs)
+    return normal // common, rhs // common
 
 
-def _recentred(region: _Region) -> _Region | None:
-    """Move the center to that of the region's largest ball, of radius 1 at most; None if it is certainly empty."""
-    if not len(region.rows):
-        return region
-    if region.rows.shape[1] == 1:
-        ahead = region.rows[:, 0] > 0
-        high = float(region.rhs[ahead].min()) if bool(ahead.any()) else math.inf
-        low = float(-region.rhs[~ahead].min()) if bool((~ahead).any()) else -math.inf
-        radius = min((high - low) / 2, 1.0)
-        middle = (low + high) / 2 if math.isfinite(high - low) else low + 1 if math.isfinite(low) else high - 1
-        center = region.rows.new_tensor([middle])
-    else:
-        center, radius = _largest_ball(region.rows, region.rhs)
-    return None if radius < -_THIN else _Region(region.rows, region.rhs, center, radius > _THIN)
+def _norms(value: ExactValue) -> tuple[float, float]:
+    """Return the spectral norm of a Jacobian, rounded, and an upper bound of it."""
+    jacobian = value.columns[1:].reshape(len(value.columns) - 1, -1)  # outputs of any shape, scalars too
+    bits = max(abs(int(number)).bit_length() for number in jacobian.flat)
+    if bits == 0:
+        return 0.0, 0.0
+    # entries of at most 1 in size, each rounded by half an ulp, which the bound covers
+    floats = torch.tensor([[int(number) / (1 << bits) for number in row] for row in jacobian], dtype=torch.float64)
+    shift = bits - value.denominator.bit_length()
+    scale = Fraction(1 << value.denominator.bit_length(), value.denominator)  # from 1 to 2
+    bound = power_up(math.nextafter(float(matrix_norm(floats)) * math.nextafter(float(scale), 3.0), math.inf), shift)
+    found = float(torch.linalg.matrix_norm(floats, 2)) * float(scale)
+    return (math.ldexp(found, shift) if bound < math.inf else math.inf), bound
 
 
-def _largest_ball(rows: Tensor, rhs: Tensor) -> tuple[Tensor, float]:
-    """Return center and radius of the largest ball in a polyhedron; −inf if it is empty."""
-    try:
-        from scipy.optimize import linprog
-    except ImportError as error:
-        raise ImportError("the exact constant needs scipy: pip install 'cheaplip[bounds]'") from error
-    n = rows.shape[1]
-    found = linprog(
-        [0.0] * n + [-1.0],
-        A_ub=torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1).numpy(),
-        b_ub=rhs.numpy(),
-        bounds=[(None, None)] * n + [(-1.0, 1.0)],
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if found.status == 2:  # infeasible
-        return rows.new_zeros(n), -math.inf
-    if found.status != 0:
-        raise ArithmeticError(f"the linear program of a region was not solved: {found.message}")
-    return torch.from_numpy(found.x[:n].copy()), float(found.x[n])
-
-
-def _walls(chain: Chain, domain: Box | None) -> tuple[Tensor, Tensor]:
-    """Return the sides of the domain as constraints rows·x ≤ rhs."""
+def _walls(chain: Chain, domain: Box | None) -> Polyhedron:
+    """Return the domain as a polyhedron."""
     n = math.prod(chain.shape)
-    eye = torch.eye(n, dtype=torch.float64)
     if domain is None:
-        return eye[:0], eye[0, :0]
+        return Polyhedron.box([-math.inf] * n, [math.inf] * n)
     if not isinstance(domain, Box):
         raise TypeError(f"domain: expected a Box or None for the exact constant, got {type(domain).__name__}")
     domain.check_shape(chain.shape)
-    low, high = (b.cpu().expand(chain.shape).flatten() for b in domain.bounds(torch.device("cpu"), torch.float64))
-    rows, rhs = torch.cat([-eye, eye]), torch.cat([-low, high])
-    finite = torch.isfinite(rhs)
-    return rows[finite], rhs[finite]
+    low, high = (
+        bound.cpu().expand(chain.shape).flatten().tolist()
+        for bound in domain.bounds(torch.device("cpu"), torch.float64)
+    )
+    return Polyhedron.box(low, high)

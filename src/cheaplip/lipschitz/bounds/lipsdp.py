@@ -8,23 +8,37 @@ the best ones, and ``pair_bounds`` bounds every difference of two outputs. ``pro
 import math
 import time
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.bounds.descent import descend
-from cheaplip.lipschitz.bounds.elimination import Elimination
+from cheaplip.lipschitz.bounds.elimination import Elimination, exponent_of
 from cheaplip.lipschitz.bounds.interior_point import follow_path, size
 from cheaplip.lipschitz.bounds.layer import eliminate, top_eigenvalue
-from cheaplip.lipschitz.rounding import EPS, NONZERO, above
+from cheaplip.lipschitz.rounding import EPS, NONZERO, above, power_up, product_up
 
-__all__ = ["ProvedBound", "Slopes", "certify", "closed_form", "optimise", "pair_bounds", "product"]
+__all__ = [
+    "ProvedBound",
+    "Slopes",
+    "certify",
+    "closed_form",
+    "elimination_time",
+    "from_joint",
+    "optimise",
+    "pair_bounds",
+    "product",
+    "shortest_time",
+]
 
 Slopes = Sequence[tuple[Tensor, Tensor]]
 """Lowest and highest slope of the neurons of each hidden layer, (n,) or scalars."""
 
 _NEWTON_RATE = 2.5e7  # cube of F's dimension for which Newton's method takes a second at most
+_EIGENVALUE_RATE = 4e9  # cube of a matrix's side whose eigenvalues take a second
+_ELIMINATION_RATE = 2e10  # multiplications of an elimination in a second
 _FEW = above(4)  # for a square root or two products
 
 
@@ -47,12 +61,9 @@ def product(weights: Sequence[Tensor], slopes: Slopes) -> float:
         weights: W_1 … W_L, each (n_out, n_in).
         slopes: of the hidden layers.
     """
-    value = 1.0
-    for weight in weights:
-        value *= certify([weight], [], []).value * _FEW
-    for low, high in slopes:
-        value *= float(torch.maximum(torch.as_tensor(low).abs().max(), torch.as_tensor(high).abs().max())) * _FEW
-    return value
+    norms = [certify([weight], [], []).value for weight in weights]
+    steepest = [max(float(torch.as_tensor(end).abs().max()) for end in both) for both in slopes]
+    return product_up(*norms, *steepest)
 
 
 def closed_form(weights: Sequence[Tensor], slopes: Slopes) -> list[Tensor]:
@@ -92,9 +103,26 @@ def optimise(
     Returns:
         For each hidden layer, (n,).
     """
+    deadline = time.monotonic() + seconds
     problem = Elimination.of(weights, slopes)
     given = None if start is None else problem.ordered([t.detach().cpu().double() for t in start])
-    return problem.ordered(solve(problem, given, accuracy, seconds))
+    return problem.ordered(solve(problem, given, accuracy, max(0.0, deadline - time.monotonic())))
+
+
+def from_joint(weights: Sequence[Tensor], joint: Sequence[Tensor]) -> list[Tensor] | None:
+    """Convert multipliers S of joint matrices, as in :mod:`cheaplip.lipschitz.bounds.fourier.gram`, to those used here.
+
+    Args:
+        weights: W_1 … W_L, each (n_out, n_in).
+        joint: for each hidden layer, (n,), positive.
+
+    Returns:
+        For each hidden layer, (n,). None: this network is eliminated from its outputs, where there is no counterpart.
+    """
+    if len(weights[-1]) > weights[0].shape[1]:
+        return None
+    grown = accumulate(exponent_of(weight) for weight in weights)
+    return [s.detach().cpu().double() / 2 * 4.0**-k for s, k in zip(joint, grown, strict=False)]
 
 
 def certify(weights: Sequence[Tensor], slopes: Slopes, multipliers: Sequence[Tensor]) -> ProvedBound:
@@ -134,6 +162,9 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
     start: list[Tensor] | None = None
     for done, (i, j) in enumerate(pairs):
         row = (last[i] - last[j]).unsqueeze(0)
+        if not bool(torch.isfinite(row).all()):
+            bounds[i, j] = bounds[j, i] = math.inf
+            continue
         problem = Elimination.of([*weights[:-1], row], slopes, forward=True)
         if start is None:
             whole = Elimination.of(weights, slopes, forward=True)
@@ -141,21 +172,25 @@ def pair_bounds(weights: Sequence[Tensor], slopes: Slopes, *, accuracy: float = 
             rounding = product([*weights[:-1], torch.eye(len(weights[-2]))], slopes) if slopes else 1.0
         limit = max(0.0, deadline - time.monotonic()) / (len(pairs) - done)
         value = min(evaluate(problem, some).value for some in (start, solve(problem, None, accuracy, limit)))
-        bounds[i, j] = bounds[j, i] = value + EPS * float(row.norm()) * rounding  # the difference was rounded
+        lost = product_up(EPS, float(row.abs().sum()), rounding)  # as the difference was rounded
+        bounds[i, j] = bounds[j, i] = (value + lost) * _FEW
     return bounds
 
 
 def solve(problem: Elimination, start: list[Tensor] | None, accuracy: float, seconds: float) -> list[Tensor]:
     """Do what :func:`optimise` does, with multipliers in the order of elimination."""
     deadline = time.monotonic() + seconds
-    multipliers = start if start is not None and problem.feasible(start) else first_guess(problem)
-    if not problem.layers or not problem.feasible(multipliers):
+    multipliers = start if start is not None and problem.feasible(start) else first_guess(problem, seconds)
+    if not problem.layers or time.monotonic() > deadline:
         return multipliers
-    if evaluate(problem, multipliers).value <= (1 + accuracy) * _floor(problem):
+    before = time.monotonic()
+    value = evaluate(problem, multipliers).value
+    deadline -= 2 * (time.monotonic() - before)  # for the evaluation of what is found, here and by the caller
+    if value == math.inf or value <= (1 + accuracy) * _floor(problem) or time.monotonic() > deadline:
         return multipliers
     search = follow_path if size(problem) ** 3 <= seconds * _NEWTON_RATE else descend
     found = search(problem, multipliers, accuracy=accuracy, deadline=deadline)
-    return min((multipliers, found), key=lambda some: evaluate(problem, some).value)
+    return found if evaluate(problem, found).value < value else multipliers
 
 
 def _floor(problem: Elimination) -> float:
@@ -166,12 +201,28 @@ def _floor(problem: Elimination) -> float:
     gram = product @ product.mT if product.shape[0] <= product.shape[1] else product.mT @ product
     if not bool(torch.isfinite(gram).all()):
         return 0.0
-    return math.ldexp(math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1]))), problem.exponent)
+    floor = power_up(math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1]))), problem.exponent)
+    return floor if floor < math.inf else 0.0
 
 
-def first_guess(problem: Elimination) -> list[Tensor]:
-    """Do what :func:`closed_form` does, with multipliers in the order of elimination."""
-    candidates = [_scaled_diagonals(problem, power) for power in (0.0, 0.5, 1.0)]
+def shortest_time(weights: Sequence[Tensor]) -> float:
+    """Estimate how many seconds the first multipliers take: most of them for the eigenvalues of each layer's matrix."""
+    sides = [min(weights[0].shape), *(len(weight) for weight in weights[:-1]), min(weights[-1].shape)]
+    return sum(side**3 for side in sides) / _EIGENVALUE_RATE
+
+
+def elimination_time(weights: Sequence[Tensor]) -> float:
+    """Estimate how many seconds one elimination of the hidden layers takes."""
+    sizes = [(len(weight), after.shape[0]) for weight, after in pairwise(weights)]
+    return sum(n**3 / 3 + n * n * m + n * m * m for n, m in sizes) / _ELIMINATION_RATE
+
+
+def first_guess(problem: Elimination, seconds: float = math.inf) -> list[Tensor]:
+    """Do what :func:`closed_form` does, in the order of elimination; with power 0 alone if time is short."""
+    started = time.monotonic()
+    candidates = [_scaled_diagonals(problem, 0.0)]
+    if 4 * (time.monotonic() - started) <= seconds:
+        candidates += [_scaled_diagonals(problem, power) for power in (0.5, 1.0)]
     return min(candidates, key=lambda some: evaluate(problem, some).value)
 
 
@@ -183,7 +234,10 @@ def _scaled_diagonals(problem: Elimination, power: float) -> list[Tensor]:
         diagonal = gram.diagonal()
         shape = (diagonal + 1e-6 * diagonal.mean() + NONZERO) ** power
         root = shape.rsqrt()
-        largest = torch.linalg.eigvalsh(root.unsqueeze(1) * gram * root)[-1].clamp_min(NONZERO)
+        balanced = root.unsqueeze(1) * gram * root
+        if not bool(torch.isfinite(balanced).all()):
+            return [torch.ones_like(layer.low) for layer in problem.layers]  # infeasible, as the layer overflows
+        largest = torch.linalg.eigvalsh(balanced)[-1].clamp_min(NONZERO)
         skew = (layer.center.abs() / layer.radius).nan_to_num(1.0, posinf=1.0).clamp_min(0.05)
         multipliers.append(largest * shape * (1 + skew) / 2)
         done = eliminate(gram, layer, multipliers[-1])
@@ -205,7 +259,5 @@ def evaluate(problem: Elimination, multipliers: Sequence[Tensor]) -> ProvedBound
     top = top_eigenvalue(gram)
     if top == math.inf:
         return ProvedBound(math.inf, "the largest eigenvalue could not be certified")
-    try:
-        return ProvedBound(math.ldexp(math.sqrt(top) * _FEW, problem.exponent), "")
-    except OverflowError:
-        return ProvedBound(math.inf, "the bound is above the largest float64")
+    value = power_up(math.sqrt(top) * _FEW, problem.exponent)
+    return ProvedBound(value, "" if value < math.inf else "the bound is above the largest float64")

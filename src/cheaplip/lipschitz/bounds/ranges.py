@@ -8,8 +8,9 @@ from torch import Tensor
 from cheaplip.domain import Ball, Box, Domain
 from cheaplip.lipschitz.bounds.products import Norms
 from cheaplip.lipschitz.reading.chain import Chain
-from cheaplip.lipschitz.reading.operations import Concatenation, Elementwise, Interval, LipschitzMap, Sum
-from cheaplip.lipschitz.rounding import EPS, UNDERFLOW, UP
+from cheaplip.lipschitz.reading.operations import Concatenation, Elementwise, Interval, LipschitzMap, RangedMap, Sum
+from cheaplip.lipschitz.reading.operations.interval import norms_above
+from cheaplip.lipschitz.rounding import EPS, UNDERFLOW, UP, product_up
 
 __all__ = ["enclose", "output_interval", "slope_ranges"]
 
@@ -29,7 +30,11 @@ def output_interval(chain: Chain, x: Tensor) -> Interval:
     last_use = chain.last_use
     boxes = {0: (x, x)}
     for at, link in enumerate(chain.links):
-        boxes[at + 1] = link.operation.interval(*(boxes[i] for i in link.arguments))
+        whole = chain.whole(at)
+        if whole is None:
+            boxes[at + 1] = link.operation.interval(*(boxes[i] for i in link.arguments))
+        else:
+            boxes[at + 1] = whole[0].interval(boxes[whole[1]])
         for i in [i for i in boxes if last_use.get(i, at + 1) <= at]:
             del boxes[i]
     return boxes[len(chain.links)]
@@ -74,13 +79,15 @@ def slope_ranges(
     Reference:
         Gowal et al. 2018, "On the effectiveness of interval bound propagation", section 3.
     """
-    if domain is None or not domain.bounded:
+    if domain is None:
         return {}
     norms = Norms() if norms is None else norms
     boxes: list[Interval] = [_input_box(chain, domain)]
     low, high = boxes[0]
+    if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
+        return {}
     center = (low + high) / 2
-    radius = torch.linalg.vector_norm((high - low) / 2) if isinstance(domain, Box) else domain.radius
+    radius = norms_above(((high - low) / 2).flatten()) if isinstance(domain, Box) else domain.radius
     balls = [(center, float(radius) * UP + UNDERFLOW)]
     found: dict[int, tuple[Tensor, Tensor]] = {}
     shapes = chain.shapes
@@ -89,26 +96,35 @@ def slope_ranges(
         arguments = [boxes[i] for i in link.arguments]
         reach = [balls[i][1] for i in link.arguments]
         box: Interval = operation.interval(*arguments)
+        if (whole := chain.whole(at)) is not None:
+            box = whole[0].interval(boxes[whole[1]])
         if not bool(torch.isfinite(box[0]).all() & torch.isfinite(box[1]).all()):
             return found  # nothing is known from here on
         around: Tensor | float
         if isinstance(operation, Elementwise):
             low, high = operation.activation.slopes_between(*arguments[0])
             found[at] = (low[0], high[0])
-            around = outer = float(torch.maximum(low.abs(), high.abs()).max()) * reach[0]
+            around = outer = product_up(float(torch.maximum(low.abs(), high.abs()).max()), reach[0])
+        elif isinstance(operation, RangedMap):
+            found[at] = (
+                torch.cat([low.flatten() for low, _ in arguments]),
+                torch.cat([high.flatten() for _, high in arguments]),
+            )
+            constants = operation.lipschitz_within(2, arguments)
+            around = outer = sum(product_up(c, r) for c, r in zip(constants, reach, strict=True))
         elif isinstance(operation, Sum):
-            around = outer = sum(abs(f) * r for f, r in zip(operation.factors, reach, strict=True))
+            around = outer = sum(product_up(abs(f), r) for f, r in zip(operation.factors, reach, strict=True))
         elif isinstance(operation, Concatenation):
             around = outer = math.hypot(*reach)
         else:
             inner = shapes[link.arguments[0]]
-            around = outer = norms(operation, 2, inner) * reach[0]
+            around = outer = product_up(norms(operation, 2, inner), reach[0])
             if not isinstance(operation, LipschitzMap):
                 around = (operation.row_norms(inner) * reach[0]).clamp_max(outer)
         exact = operation.interval(*((balls[i][0], balls[i][0]) for i in link.arguments))
         center, rounding = (exact[0] + exact[1]) / 2, exact[1] - exact[0]
-        boxes.append(_narrowed(box, center, (around + rounding) * UP))
-        balls.append((center, (outer + float(torch.linalg.vector_norm(rounding))) * UP))
+        boxes.append(_narrowed(box, center, (around + rounding) * UP + UNDERFLOW))
+        balls.append((center, (outer + float(norms_above(rounding.flatten()))) * UP))
     return found
 
 

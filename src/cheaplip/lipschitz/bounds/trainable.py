@@ -1,5 +1,6 @@
 """An upper bound of Lip(f) to train with: differentiable in the weights and in its own multipliers."""
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +10,13 @@ from torch import Tensor, nn
 
 from cheaplip.errors import UnsupportedLayerError
 from cheaplip.lipschitz.bounds.cuts import Part, fits, parts
+from cheaplip.lipschitz.bounds.fourier.plan import convolution_of
+from cheaplip.lipschitz.bounds.fourier.trainable import TrainableFourier
 from cheaplip.lipschitz.bounds.products import norm_product_to_train, without_constant
 from cheaplip.lipschitz.bounds.trainable_lipsdp import TrainableLipSDP
 from cheaplip.lipschitz.reading.chain import Chain
 from cheaplip.lipschitz.reading.operations import Convolution, Elementwise, Nonnegative, Reshape
+from cheaplip.lipschitz.reading.snapshot import Snapshot
 from cheaplip.lipschitz.reading.tracer import read
 from cheaplip.lipschitz.rounding import UP
 
@@ -25,17 +29,18 @@ class LipschitzBound(nn.Module):
     r"""A proved bound of a model, 2 → 2: the product of the bounds of its parts.
 
     Layers that fit into matrices together, such as the linear ones behind convolutions, are a part with a LipSDP bound,
-    whose multipliers log T are parameters. What does not fit, or has no slopes, such as large convolutions and max
-    pooling, is bounded by its norms, a residual block x + g(x) by 1 + Lip(g). Each call computes the bound anew, in
-    float64, and rounds it upwards. Its gradient is that at the worst increment of each part, so that the backward pass
-    costs little.
+    whose multipliers log T are parameters. A model with larger convolutions is one part, bounded in Fourier space with
+    a multiplier for each channel. What has no slopes, such as softmax, is bounded by its norms. Each call computes
+    the bound anew, in float64, and rounds it upwards.
 
     The model is neither wrapped nor owned: its parameters and its state stay its own. Give the multipliers a parameter
     group of their own in the optimiser, with a larger learning rate; a model bounded by norms alone has none. When they
     become infeasible, because the weights have moved too far, they are reset to a closed form.
 
     Args:
-        model: made of layers that ``cheaplip.bracket`` knows; its present weights are read anew in every call.
+        model: made of layers that ``cheaplip.bracket`` knows. Its weights are read anew in every call. When anything
+            else has changed since the last call, such as a layer, a hook or the ``negative_slope`` of a LeakyReLU, the
+            whole model is, which takes longer. The bound is that of the model in evaluation mode.
         shape: of one input. None: taken from the model's first linear layer.
 
     Raises:
@@ -62,10 +67,11 @@ class LipschitzBound(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a module, got {type(model).__name__}: a plain function cannot be read")
-        chain = read(model, _first_shape(model) if shape is None else shape)
-        if unknown := without_constant(chain, 2):
-            raise UnsupportedLayerError(f"no Lipschitz constant in norm 2 is known for layer {unknown}")
-        self._bounds = [_bound(part) for part in parts(chain, {}, _is_cheap)]
+        self._model = (model,)  # in a tuple it does not become a submodule
+        self._shape = _first_shape(model) if shape is None else tuple(shape)
+        self._bounds = _bounds(model, self._shape)
+        _check_hidden(model, self._shape)
+        self._read = Snapshot.of(model)
         self.log_multipliers = nn.ParameterList([log for part in self._lipsdp for log in part.log_multipliers])
 
     @property
@@ -74,7 +80,13 @@ class LipschitzBound(nn.Module):
         return sum(part.restarts for part in self._lipsdp)
 
     def forward(self) -> Tensor:
-        """Compute the bound: a float64 scalar on the model's device; inf, without gradient, where nothing is proved."""
+        """Compute the bound: a float64 scalar on the model's device; inf, without gradient, where nothing is proved.
+
+        Raises:
+            UnsupportedLayerError: the model has changed, and a layer has no known Lipschitz constant now.
+            ValueError: the model has changed, and the multipliers do not fit it any more.
+        """
+        self._follow_changes()
         first, *others = [bound() for bound in self._bounds]
         for value in others:
             first = first * value * UP
@@ -83,13 +95,57 @@ class LipschitzBound(nn.Module):
     @torch.no_grad()
     def tighten_(self, seconds: float = 10.0) -> float:
         """Set the multipliers to the best for the present weights, in about so many seconds; return the bound."""
+        self._follow_changes()
         for part in self._lipsdp:
             part.tighten_(seconds / len(self._lipsdp))
         return float(self())
 
+    def _follow_changes(self) -> None:
+        """Read the model again if more than its weights has changed, and keep the multipliers, which are trained."""
+        now = Snapshot.of(self._model[0])
+        change = self._read.changed(now)
+        if not change:
+            return
+        bounds = _bounds(self._model[0], self._shape)
+        kinds = (TrainableLipSDP, TrainableFourier)
+        anew = [log for part in bounds if isinstance(part, kinds) for log in part.log_multipliers]
+        if [log.shape for log in anew] != [log.shape for log in self.log_multipliers]:
+            raise ValueError(
+                f"model: expected the layers that the bound was made for, but {change}: make a new LipschitzBound"
+            )
+        kept = iter(self.log_multipliers)
+        for part in bounds:
+            if isinstance(part, kinds):
+                part.log_multipliers = [next(kept) for _ in part.log_multipliers]
+        self._bounds, self._read = bounds, now
+
     @property
-    def _lipsdp(self) -> list[TrainableLipSDP]:
-        return [bound for bound in self._bounds if isinstance(bound, TrainableLipSDP)]
+    def _lipsdp(self) -> list[TrainableLipSDP | TrainableFourier]:
+        return [bound for bound in self._bounds if isinstance(bound, TrainableLipSDP | TrainableFourier)]
+
+
+def _bounds(model: nn.Module, shape: tuple[int, ...]) -> list[Callable[[], Tensor]]:
+    """Read a model, and return the functions that bound its parts."""
+    chain = read(model, shape)
+    if unknown := without_constant(chain, 2):
+        raise UnsupportedLayerError(f"no Lipschitz constant in norm 2 is known for layer {unknown}")
+    pieces = parts(chain, {}, _is_cheap)
+    if any(not part.written and any(map(convolution_of, part.chain.links)) for part in pieces):
+        return [TrainableFourier(chain)]
+    return [_bound(part) for part in pieces]
+
+
+def _check_hidden(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Read a copy without zeros where weights are zero: what stands behind those cannot be compared with the trace."""
+    zeros = [name for name, weight in model.named_parameters() if not name.endswith("bias") and not bool(weight.any())]
+    if not zeros:
+        return
+    twin, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name in zeros:
+            weight = twin.get_parameter(name)
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    read(twin, shape)
 
 
 def _bound(part: Part) -> Callable[[], Tensor]:

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from cheaplip.lipschitz.bounds import lipsdp
 from cheaplip.lipschitz.bounds.elimination import Elimination
 from cheaplip.lipschitz.bounds.layer import EliminatedLayer, top_eigenvalue
+from cheaplip.lipschitz.bounds.products import merging_error, norm_product_to_train
 from cheaplip.lipschitz.reading.chain import Chain
+from cheaplip.lipschitz.rounding import above
 
 __all__ = ["TrainableLipSDP"]
+
+_LARGE = 1e60  # beyond it, and below its inverse, products of squares may leave float64
 
 
 class TrainableLipSDP:
@@ -48,18 +52,24 @@ class TrainableLipSDP:
     def __call__(self) -> Tensor:
         """Compute the bound: a float64 scalar on the chain's device; inf, without gradient, where nothing is proved."""
         weights, slopes = self._chain.dense()
+        if not _are_ordinary(weights, slopes):
+            return norm_product_to_train(self._chain)
         problem = Elimination.of(weights, slopes, scaled=False)
         eliminated = self._eliminated(problem)
         gram = eliminated[-1].gram if eliminated else problem.gram
-        value = math.sqrt(top_eigenvalue(gram)) if len(eliminated) == len(problem.layers) else math.inf
+        value = math.inf
+        if len(eliminated) == len(problem.layers):
+            value = (math.sqrt(top_eigenvalue(gram)) + merging_error(self._chain)) * above(4)
         if not 0 < value < math.inf:
             return weights[-1].new_tensor(value)
         smooth = self._lagrangian(problem, weights, eliminated, torch.linalg.eigh(gram)[1][:, -1:]).sqrt()
-        return smooth + (value - smooth).detach()
+        return value + (smooth - smooth.detach())
 
     @torch.no_grad()
     def tighten_(self, seconds: float) -> None:
         """Set the multipliers to the best for the present weights."""
+        if not _are_ordinary(*self._chain.dense()):
+            return
         problem = Elimination.of(*self._chain.dense(), scaled=False)
         self._set(problem, lipsdp.solve(problem, self._ordered(problem), 1e-4, seconds))
 
@@ -100,3 +110,12 @@ class TrainableLipSDP:
                 h = center * z + radius * v
                 value = value + 2 * (t * radius.square() * (z.square() - v.square())).sum()
         return value + (matrices[-1] @ h).square().sum()
+
+
+def _are_ordinary(weights: Sequence[Tensor], slopes: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Return whether every tensor is 0 or has a size with which matrices are eliminated without scaling.
+
+    What is not finite counts, too: it is refused there.
+    """
+    sizes = [float(tensor.detach().abs().max()) for tensor in (*weights, *(end for both in slopes for end in both))]
+    return all(size == 0 or not math.isfinite(size) or 1 / _LARGE < size < _LARGE for size in sizes)

@@ -1,19 +1,36 @@
 """A model as data: a chain of known operations that refers to the model's weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cheaplip.errors import UnsupportedLayerError
-from cheaplip.lipschitz.reading.operations import Elementwise, Matrix, Operation, Reshape
+from cheaplip.lipschitz.reading.operations import Elementwise, LipschitzMap, Matrix, Operation, Reshape
 
-__all__ = ["Chain", "Link", "SlopeRanges", "check_chain_norm"]
+__all__ = ["Chain", "Link", "SlopeRanges", "Whole", "check_chain_norm"]
 
 SlopeRanges = Mapping[int, tuple[Tensor, Tensor]]
-"""Smallest and largest slope of each entry of some activations, each of the link's shape, by the index of the link."""
+"""What is known over a domain, by the index of the link.
+
+Of an activation: smallest and largest slope of each entry, each of the link's shape. Of a map whose constant depends on
+where its arguments lie: their smallest and largest entries, flattened and joined.
+"""
+
+
+class Whole(NamedTuple):
+    """What the last few links compute together: a map with constants in all norms, and tight intervals.
+
+    Attributes:
+        operation: the map.
+        back: how many values before the link's own stands the value that the map takes.
+    """
+
+    operation: LipschitzMap
+    back: int
 
 
 @dataclass(frozen=True)
@@ -27,12 +44,14 @@ class Link:
         arguments: the indices of the values that it takes.
         shape: of its result, without the batch.
         path: of the layer in the model.
+        whole: the map that this link and some before it are the parts of, such as the sorting of two values.
     """
 
     operation: Operation
     arguments: tuple[int, ...]
     shape: tuple[int, ...]
     path: str
+    whole: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +62,13 @@ class Chain:
         shape: of one input.
         links: the operations in order; the value of the last one is the output.
         device: of the weights.
+        digest: computes the digest of the model with its present weights; None for a part of a model.
     """
 
     shape: tuple[int, ...]
     links: tuple[Link, ...]
     device: torch.device
+    digest: Callable[[], str] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate inputs (B, *shape) in the type of ``x``: equal to the model up to rounding."""
@@ -68,8 +89,17 @@ class Chain:
 
     @property
     def last_use(self) -> dict[int, int]:
-        """For each value that some link takes, the index of the last such link."""
-        return {i: at for at, link in enumerate(self.links) for i in link.arguments}
+        """For each value that some link takes, by itself or as a whole, the index of the last such link."""
+        found = {}
+        for at, link in enumerate(self.links):
+            whole = self.whole(at)
+            found.update(dict.fromkeys(link.arguments if whole is None else (*link.arguments, whole[1]), at))
+        return found
+
+    def whole(self, at: int) -> tuple[LipschitzMap, int] | None:
+        """Return the map that link ``at`` completes, and the index of the value that it takes, if there is one."""
+        whole = self.links[at].whole
+        return None if whole is None or at + 1 < whole.back else (whole.operation, at + 1 - whole.back)
 
     def dense(
         self, ranges: SlopeRanges | None = None, *, limit: int = 1 << 24
@@ -91,7 +121,8 @@ class Chain:
             UnsupportedLayerError: an operation is neither affine nor elementwise, or a matrix would be too large.
         """
         ranges = ranges or {}
-        last_use = {**self.last_use, len(self.links): len(self.links)}
+        last_use = {i: at for at, link in enumerate(self.links) for i in link.arguments}
+        last_use[len(self.links)] = len(self.links)
         width = math.prod(self.shape)
         state: dict[int, Tensor | None] = {0: None}  # each live value's matrix from the layer's input; None: identity
         shapes = self.shapes
@@ -116,8 +147,9 @@ class Chain:
                 continue
             linear = getattr(link.operation, "linear", None)
             if linear is None:
+                kind = getattr(link.operation, "kind", type(link.operation).__name__)
                 raise UnsupportedLayerError(
-                    f"layer {link.path!r} ({type(link.operation).__name__}) is neither affine nor elementwise, so the "
+                    f"layer {link.path!r} ({kind}) is neither affine nor elementwise, so the "
                     "model cannot be written as matrices and slopes"
                 )
             _check_size(link, math.prod(link.shape) * width, limit)
@@ -143,9 +175,7 @@ class Chain:
 
     def _slopes(self, link: Link) -> tuple[Tensor, Tensor]:
         assert isinstance(link.operation, Elementwise)
-        low, high = link.operation.activation.slopes
-        full = torch.ones(math.prod(link.shape), dtype=torch.float64, device=self.device)
-        return low * full, high * full
+        return link.operation.slopes(link.shape, self.device)
 
 
 def check_chain_norm(norm: float) -> float:

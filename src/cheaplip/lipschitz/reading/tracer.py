@@ -3,7 +3,6 @@
 What cannot be read is refused with its path and type, never skipped.
 """
 
-import math
 import operator
 import warnings
 from collections.abc import Callable
@@ -13,21 +12,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
 
 from cheaplip.errors import UnsupportedLayerError
+from cheaplip.lipschitz.reading.agreement import check_agreement, check_weights_stay
 from cheaplip.lipschitz.reading.chain import Chain, Link
-from cheaplip.lipschitz.reading.graph import BATCH, Graph, Value, as_double, refusal
+from cheaplip.lipschitz.reading.digest import model_digest
+from cheaplip.lipschitz.reading.graph import BATCH, RANDOM, Graph, Value, as_double, is_random, refusal
+from cheaplip.lipschitz.reading.layers.handler import operator_of
+from cheaplip.lipschitz.reading.layers.patterns import patterns
 from cheaplip.lipschitz.reading.layers.registered import calls_of_registered_layers, read_call
 from cheaplip.lipschitz.reading.layers.registry import read_node
+from cheaplip.model import without_inference_tensors
 from cheaplip.modes import evaluation_mode
 
 __all__ = ["read"]
+
+_SHAPED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+"""Operators that take no more than the shape of their first argument."""
 
 
 def read(model: nn.Module, shape: tuple[int, ...]) -> Chain:
     r"""Read a model into a chain, in evaluation mode.
 
-    The result is checked: on random inputs, chain and model must agree.
+    The result is checked: on random inputs, for batches of several sizes and in float64, chain and model must agree.
 
     Args:
         model: one tensor (B, \*shape) in, one tensor (B, …) out; its modes are left as they were.
@@ -43,16 +51,19 @@ def read(model: nn.Module, shape: tuple[int, ...]) -> Chain:
     """
     shape = tuple(shape)
     like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.zeros(()))
+    check_weights_stay(model, torch.zeros(BATCH, *shape, dtype=like.dtype, device=like.device))
     program = _export(model, shape, like)
     known = _placeholders(program, model)
-    graph = Graph(shape)
+    graph = Graph(shape, device=like.device)
     signature = program.graph_signature
     if signature.buffers_to_mutate or len(signature.user_outputs) != 1:
         raise UnsupportedLayerError(
             f"model ({type(model).__name__}): expected one tensor out and buffers that stay as they are in evaluation "
             f"mode, got {len(signature.user_outputs)} outputs and changes to {[*signature.buffers_to_mutate.values()]}"
         )
+    readers, skipped = patterns(program.graph, _live(program))
     registered = calls_of_registered_layers(program.graph, model)
+    position = next(i for i, spec in enumerate(signature.output_specs) if spec.kind == OutputKind.USER_OUTPUT)
     output = -1
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -61,23 +72,30 @@ def read(model: nn.Module, shape: tuple[int, ...]) -> Chain:
             else:
                 graph.constants[node] = known[node.name]
         elif node.op == "output":
-            output = graph.live(node, node.args[0][0])
+            output = graph.live(node, node.args[0][position])  # after what the model has written into its input
         elif node in registered:
             read_call(graph, node, registered[node], model)
+        elif node in skipped:
+            continue
+        elif node in readers:
+            graph.values[node] = readers[node](graph, node)
         elif not any(source in graph.values for source in node.all_input_nodes):
             graph.constants[node] = _constant(node, graph.constants)
+        elif operator_of(node) in _SHAPED:
+            graph.constants[node] = _shaped(node)
         elif node.target is operator.getitem:
             graph.values[node] = _element(graph, node)
         elif not str(node.target).startswith("aten._assert"):
             graph.values[node] = read_node(graph, node)
-    chain = Chain(shape, _used(graph.links, output), like.device)
-    _check(chain, model, like)
+    chain = Chain(shape, _used(graph.links, output), like.device, model_digest(program.graph, known, shape))
+    check_agreement(chain, model, like)
     return chain
 
 
 def _export(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> torch.export.ExportedProgram:
     """Trace the model in evaluation mode, and restore its modes."""
     x = torch.zeros(BATCH, *shape, dtype=like.dtype, device=like.device)
+    model = without_inference_tensors(model)
     with evaluation_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its internals
         try:
@@ -86,6 +104,8 @@ def _export(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> torch.exp
             return functional
         except Exception as error:  # torch.export fails with errors of many types, and with those of the model's code
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            if "found a fake tensor" in reason:
+                reason = "it writes into the .data of a tensor"
             raise UnsupportedLayerError(
                 f"model ({type(model).__name__}) cannot be traced: {reason}. Expected a forward without control flow "
                 f"that depends on the input's values, for inputs of shape (B, {', '.join(map(str, shape))})"
@@ -107,8 +127,8 @@ def _placeholders(program: torch.export.ExportedProgram, model: nn.Module) -> di
 
 def _constant(node: fx.Node, known: dict[fx.Node, Callable[[], Any]]) -> Callable[[], Any]:
     """Return a function that computes a node that does not depend on the input, floating-point tensors in float64."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        raise refusal(node, "it is random")
+    if is_random(node):
+        raise refusal(node, f"it is random: {RANDOM}")
 
     def compute() -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: as_double(known[n]()))
@@ -118,11 +138,36 @@ def _constant(node: fx.Node, known: dict[fx.Node, Callable[[], Any]]) -> Callabl
     return compute
 
 
+def _live(program: torch.export.ExportedProgram) -> set[fx.Node]:
+    """Return the nodes that depend on the model's input."""
+    found: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        given = node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+        if given or any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _shaped(node: fx.Node) -> Callable[[], Any]:
+    """Return a function that makes a tensor of a constant, which takes nothing but its shape from its source."""
+    source, target, args, kwargs = node.all_input_nodes[0], node.target, node.args[1:], node.kwargs
+    shape = tuple(source.meta["val"].shape)
+    assert callable(target)
+    return lambda: target(torch.zeros(shape, dtype=torch.float64), *args, **kwargs)
+
+
 def _element(graph: Graph, node: fx.Node) -> Value:
     """Return the value of one of a node's several results."""
     source, index = node.args
     assert isinstance(source, fx.Node)
     assert isinstance(index, int)
+    several = graph.scattered.get(source)
+    if isinstance(several, list):
+        part = several[index]
+        if isinstance(part, int):
+            return part
+        graph.scattered[node] = part
+        return part.value
     value = graph.values[source]
     results = value if isinstance(value, list) else [value]
     if index >= len(results):
@@ -141,22 +186,3 @@ def _used(links: list[Link], output: int) -> tuple[Link, ...]:
     numbers = {0: 0, **{value: i for i, value in enumerate(sorted(wanted), start=1)}}
     kept = [links[value - 1] for value in sorted(wanted)]
     return tuple(replace(link, arguments=tuple(numbers[a] for a in link.arguments)) for link in kept)
-
-
-@torch.no_grad()
-def _check(chain: Chain, model: nn.Module, like: Tensor) -> None:
-    """Refuse a model that its chain does not reproduce: one with state or randomness that tracing cannot see."""
-    x = torch.randn(BATCH, *chain.shape, generator=torch.Generator().manual_seed(0)).to(like)
-    with evaluation_mode(model):
-        expected = model(x)
-    got = chain(x)
-    scale = expected.abs().amax().nan_to_num(1.0) if expected.numel() else 1.0
-    precision = math.sqrt(torch.finfo(like.dtype).eps)
-    same = got.shape == expected.shape and bool(
-        torch.isclose(got, expected, rtol=precision, atol=float(precision * scale), equal_nan=True).all()
-    )
-    if not same:
-        raise UnsupportedLayerError(
-            f"model ({type(model).__name__}) does not compute what its traced graph computes: expected a forward whose "
-            "result depends on its input and weights alone"
-        )

@@ -1,28 +1,26 @@
 """The lower end: a search from many starts for the pair of inputs with the largest quotient, evaluated in float64."""
 
-import copy
-import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cheaplip.domain import Domain
 from cheaplip.lipschitz.rounding import NONZERO
+from cheaplip.lipschitz.search.arithmetic import Arithmetic
 from cheaplip.lipschitz.search.budget import Budget
+from cheaplip.lipschitz.search.scoring import Enclosure, Scoring
 from cheaplip.lipschitz.search.space import SearchSpace
 from cheaplip.lipschitz.search.steepest import steepest_points
 from cheaplip.lipschitz.search.switching import Switches
-from cheaplip.model import Model
+from cheaplip.model import Model, in_float64
 from cheaplip.modes import evaluation_mode
 from cheaplip.pairs import PairSet
-from cheaplip.quotient import Norm, column, distance, quotient
+from cheaplip.quotient import TINY, Norm, column, distance
 
-__all__ = ["Enclosure", "Lower", "check_budget", "largest_quotient"]
-
-Enclosure = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Function of inputs (B, \\*input) float64 to values that are certainly below and above the exact outputs."""
+__all__ = ["Enclosure", "Lower", "check_budget", "largest_quotient", "proved_quotient"]
 
 _DISTANCES = (0.002, 0.1, 0.05)  # of the pairs; smallest, largest and initial, in the data's scale
 _FINAL_DISTANCES = (1e-6, 1e-4, 1e-4)  # of the finalists in float64
@@ -31,20 +29,22 @@ _FINALISTS = 16
 _REFINEMENTS = 20  # steps of the finalists
 _HALVES = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # half distances of pairs about a point, in the data's scale
 _VOUCHED = 0.5  # share of the largest quotient below which intervals are too wide to be of use, as in deep networks
-_OUTPUT_ERROR = 64  # estimated rounding of an output, in units in the last place, where no enclosure is known
 
 
 class Lower(NamedTuple):
-    r"""A lower bound of Lip(f), and the pair of inputs that proves it.
+    r"""A lower bound of Lip(f), and the pair of inputs that shows it.
 
     Attributes:
-        value: the quotient of ``witness``, computed in float64, minus what rounding may have added; in the inputs' own
-            type for a model that cannot be copied to float64 (a function that holds float32 tensors).
+        value: the quotient of ``witness`` in float64, minus what rounding may have added.
         witness: two inputs, each (\*input), float64.
+        kind: "proved": the value is below the exact quotient, by interval arithmetic. "estimate": the rounding error
+            was estimated, from evaluations with deliberate errors; for a model that cannot be evaluated in float64, in
+            its own type.
     """
 
     value: float
     witness: tuple[Tensor, Tensor]
+    kind: Literal["proved", "estimate"] = "estimate"
 
 
 def largest_quotient(
@@ -82,7 +82,8 @@ def largest_quotient(
         norm_in, norm_out: as in :func:`cheaplip.quotient.quotient`.
         generator: randomness of the starts. None: a new one with seed 0.
         enclosure: encloses the model's exact outputs, so that the value is certainly below the exact quotient. Without
-            it, or where it proves less than half of the quotient found, the rounding error is estimated.
+            it, or where it proves less than half of the quotient found, the rounding error is estimated; see
+            :class:`Lower`.
         switches: values that vanish where an activation of the model switches; points try to get there.
         progress: called with (steps done, steps in all).
 
@@ -114,9 +115,17 @@ def largest_quotient(
         space = SearchSpace(pairs.domain, pairs.scale, pairs.generator)
         middles = space.domain.project(torch.cat([(u + v) / 2, pairs.pool[:size].to(u)])[: max(size, len(u))])
         found = steepest_points(model, middles, u - v, space, steps, budget, switches)
-        if found is not None:
-            u, v = _with_neighbours(u, v, *found, space)
-    return _refine(model, pairs, u, v, _Scoring(norm_in, norm_out, enclosure), budget)
+    if not euclidean or found is None:
+        found = (u + v) / 2, (u - v) / distance(u - v, keepdim=True).clamp_min(TINY)
+    u, v = _with_neighbours(u, v, *found, pairs)
+    return _refine(model, pairs, u, v, Scoring(norm_in, norm_out, enclosure), budget)
+
+
+def proved_quotient(enclosure: Enclosure | None, found: Lower, norm_in: Norm, norm_out: Norm) -> Lower:
+    """Return the pair of a search with what intervals alone prove of its quotient, which may be 0."""
+    u, v = found.witness
+    value = float(Scoring(norm_in, norm_out, enclosure).proved(u[None], v[None]))
+    return Lower(max(0.0, value), found.witness, "proved")
 
 
 def check_budget(steps: int, seconds: float | None) -> None:
@@ -148,79 +157,62 @@ def _climb(
     return best, u, v
 
 
-def _with_neighbours(u: Tensor, v: Tensor, x: Tensor, d: Tensor, space: SearchSpace) -> tuple[Tensor, Tensor]:
-    """Add to the pairs those about each point in its direction, at several distances."""
+def _with_neighbours(u: Tensor, v: Tensor, x: Tensor, d: Tensor, pairs: PairSet) -> tuple[Tensor, Tensor]:
+    """Add to the pairs those about each point in its direction, at several distances, for rounding to matter less."""
     us, vs = [u.double()], [v.double()]
     for half in _HALVES:
-        shift = half * float(space.scale) * d.double()
-        us.append(space.domain.project(x.double() + shift))
-        vs.append(space.domain.project(x.double() - shift))
+        shift = half * float(pairs.scale) * d.double()
+        us.append(pairs.domain.project(x.double() + shift))
+        vs.append(pairs.domain.project(x.double() - shift))
     return torch.cat(us), torch.cat(vs)
 
 
-class _Scoring(NamedTuple):
-    """How the quotient of a pair is computed and rounded downwards."""
-
-    norm_in: Norm
-    norm_out: Norm
-    enclosure: Enclosure | None
-
-    def quotients(self, model: Model, u: Tensor, v: Tensor) -> Tensor:
-        """Compute each pair's quotient, minus an estimate of what rounding may have added."""
-        with evaluation_mode(model):
-            fu, fv = model(torch.cat([u, v])).chunk(2)
-        return self._less(fu, fv, _OUTPUT_ERROR * torch.finfo(u.dtype).eps * (fu.abs() + fv.abs()), u, v)
-
-    def enclosed(self, u: Tensor, v: Tensor) -> Tensor:
-        """Compute each pair's quotient, minus all that rounding can have added."""
-        assert self.enclosure is not None
-        u, v = u.double(), v.double()
-        low, high = self.enclosure(torch.cat([u, v]))
-        (fu, fv), (error_u, error_v) = ((low + high) / 2).chunk(2), (high - low).chunk(2)
-        return self._less(fu, fv, error_u + error_v, u, v)
-
-    def _less(self, fu: Tensor, fv: Tensor, error: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Subtract what ``error`` in fu − fv, (B, \\*output), can have added; −1 where the result is not finite."""
-        norms = {"norm_in": self.norm_in, "norm_out": self.norm_out}
-        found = quotient(fu, fv, u, v, **norms) * (1 - 8 * torch.finfo(u.dtype).eps)
-        return (found - quotient(error, torch.zeros_like(error), u, v, **norms)).nan_to_num(-1.0, posinf=-1.0)
-
-
-def _refine(model: Model, pairs: PairSet, u: Tensor, v: Tensor, scoring: _Scoring, budget: Budget) -> Lower:
-    """Shrink the finalists' distances and evaluate in float64, if the model can be copied to it."""
-    try:
-        exact = _double(model)
+def _refine(model: Model, pairs: PairSet, u: Tensor, v: Tensor, scoring: Scoring, budget: Budget) -> Lower:
+    """Shrink the finalists' distances and evaluate, in float64 if the model can be."""
+    own = pairs.u.dtype
+    exact, arithmetic = _double(model, u)
+    if exact is None:
+        return _finish(model, pairs, u.to(own), v.to(own), scoring, budget)
+    with arithmetic:
         return _finish(exact, pairs, u.double(), v.double(), scoring, budget)
-    except RuntimeError:  # what torch raises for a copy it cannot make, and for operands of different types
-        return _finish(model, pairs, u.to(pairs.u), v.to(pairs.u), scoring, budget)
 
 
-def _double(model: Model) -> Model:
-    if not isinstance(model, nn.Module):
-        return model
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copying what torch.export returns
-        return copy.deepcopy(model).double()
+def _double(model: Model, u: Tensor) -> tuple[Model | None, AbstractContextManager[object]]:
+    """Return a model that computes in float64 within the context returned; None if there is no such model."""
+    exact = in_float64(model)
+    promotion = Arithmetic(promote=True)
+    try:
+        with torch.no_grad(), evaluation_mode(exact), promotion:
+            exact(u[:2].double())
+    except Exception:  # of a model with a type of its own, such as compiled code
+        return None, nullcontext()
+    return exact, Arithmetic(promote=True) if promotion.narrower else nullcontext()
 
 
 @torch.no_grad()
-def _finish(model: Model, pairs: PairSet, u: Tensor, v: Tensor, scoring: _Scoring, budget: Budget) -> Lower:
-    values = scoring.quotients(model, u, v)
+def _finish(model: Model, pairs: PairSet, u: Tensor, v: Tensor, scoring: Scoring, budget: Budget) -> Lower:
+    # float32 may lie outside by its rounding, and overflow
+    u, v = (pairs.domain.project(end.nan_to_num(0.0)) for end in (u, v))
+    values = scoring.first_look(model, u, v)
     top = values.topk(min(_FINALISTS, len(values))).indices
-    some = pairs.domain.project(pairs.pool[:256].to(u.dtype))  # float32 may lie outside by its rounding
+    some = pairs.domain.project(pairs.pool[:256].to(u.dtype))
     finalists = PairSet(some, size=len(top), domain=pairs.domain, renew=0, distances=_FINAL_DISTANCES)
     finalists.u, finalists.v = u[top].clone(), v[top].clone()
     steps = _REFINEMENTS if u.dtype == torch.float64 else 0
     _, near_u, near_v = _climb(finalists, model, steps, scoring.norm_in, scoring.norm_out, budget)
-    values = torch.cat([values, scoring.quotients(model, near_u, near_v)])
+    values = torch.cat([values, scoring.first_look(model, near_u, near_v)])
     u, v = torch.cat([u, near_u]), torch.cat([v, near_v])
-    if scoring.enclosure is not None:
-        few = _best_by_distance(values, distance(u - v))
-        sure = scoring.enclosed(u[few], v[few])
-        if bool(sure.max() >= _VOUCHED * values.max()):
-            u, v, values = u[few], v[few], sure
-    winner = values.argmax()
-    return Lower(max(0.0, float(values[winner])), (u[winner].double(), v[winner].double()))
+    few = _best_by_distance(values, distance(u - v))
+    u, v = u[few], v[few]
+    kind: Literal["proved", "estimate"] = "proved"
+    sure = scoring.proved(u, v)
+    if not bool(sure.max() >= _VOUCHED * values.max()):
+        estimated = scoring.estimated(model, u, v)
+        if not bool(sure.max() >= _VOUCHED * estimated.max()) or scoring.enclosure is None:
+            kind, sure = "estimate", estimated
+    winner = sure.argmax()
+    value = max(0.0, float(sure[winner]))
+    return Lower(value, (u[winner].double(), v[winner].double()), kind if value > 0 else "proved")
 
 
 def _best_by_distance(values: Tensor, distances: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from cheaplip.lipschitz.search.budget import Budget
 from cheaplip.lipschitz.search.space import SearchSpace
 from cheaplip.lipschitz.search.switching import FEW, Switches, nearest_switch
-from cheaplip.model import Model
+from cheaplip.model import Model, call_on_copy
 from cheaplip.modes import evaluation_mode
 from cheaplip.quotient import column, distance
 
@@ -133,7 +134,7 @@ def _power(model: Model, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         rise = _forward(model, x, d)
         with torch.enable_grad():
             at = x.detach().requires_grad_()
-            (pull,) = torch.autograd.grad(model(at), at, rise)
+            (pull,) = torch.autograd.grad(call_on_copy(model, at), at, rise)
         steep = column(distance(pull) > 0, x)
         d = torch.where(steep, _unit(pull), d)
     return distance(_forward(model, x, d)).nan_to_num(-1.0, posinf=-1.0), d.nan_to_num(0.0)
@@ -143,7 +144,7 @@ def _forward(model: Model, x: Tensor, d: Tensor) -> Tensor:
     """Return J(x) d."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own: its first call compiles with torch.jit
-        found: tuple[Tensor, Tensor] = torch.func.jvp(model, (x,), (d,))  # type: ignore[assignment]
+        found: tuple[Tensor, Tensor] = torch.func.jvp(partial(call_on_copy, model), (x,), (d,))  # type: ignore[assignment]
     return found[1]
 
 

@@ -34,7 +34,8 @@ def perturbation_curves(rows: Sequence[Group], columns: Sequence[Column], test: 
             measured.setdefault(attack.name, []).append((attack, column))
     certified = [(radius, column) for column in columns if (radius := column.certified_radius) is not None]
     by_attack = sorted(measured.values(), key=lambda found: found[0][0].rank)
-    beside = next((found for found in by_attack if not found[0][0].is_noise), None)
+    euclidean = (found for found in by_attack if not found[0][0].is_corruption and found[0][0].norm == "L2")
+    beside = next(euclidean, None)  # certified radii are Euclidean
     plots = [
         _plot(
             found[0][0],
@@ -63,7 +64,7 @@ def _plot(attack: Attack | None, rows: Sequence[Group], points: _Points, certifi
             data[-1]["line"] |= {"dash": "dot", "width": 3}
             data[-1]["marker"] |= {"symbol": f"{group.symbol}-open"}
             phrases.append(f"{group.name} certified {_from_to(proved[1], words)}")
-    size = "noise σ (units of the input)" if attack and attack.is_noise else "ε, L2 (units of the input)"
+    size = "ε, L2 (units of the input)" if attack is None else attack.axis
     furthest = max((point for point, _ in (*points, *certified)), default=1.0) or 1.0
     axes = layout(size, words.axis("test"))
     axes["xaxis"] |= {

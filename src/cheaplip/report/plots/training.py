@@ -33,7 +33,13 @@ def _main_figure(rows: Sequence[Group], part: str, words: Words) -> Figure | Non
         f"{capitalised(words.noun)} {where}",
         words.axis(part_of_data(part)),
         (f"{part}_{words.key}",),
-        targets=sorted({group.target for group in rows if group.target is not None and group.target_on == part}),
+        targets=sorted(
+            {
+                group.target
+                for group in rows
+                if group.target is not None and group.target_on == part and not group.balanced
+            }
+        ),
         scale=words.scale,
     )
 

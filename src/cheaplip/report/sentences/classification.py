@@ -7,7 +7,7 @@ from cheaplip.report.methods import method_title
 from cheaplip.report.sentences.choice import rivals
 from cheaplip.report.sentences.parts import Headline, largest_quotients
 from cheaplip.report.study import Study, number, section
-from cheaplip.report.table import LOWER, Cell, Column, Group, cell
+from cheaplip.report.table import BALANCED, LOWER, Cell, Column, Group, cell
 from cheaplip.runs.numbers import percent, radius, three_digits
 from cheaplip.runs.words import capitalised, part_of_data
 
@@ -116,13 +116,15 @@ def _better(rows: Sequence[Group], held: Mapping[str, Cell], pair: tuple[Group, 
 
 def _missed(group: Group, columns: Sequence[Column]) -> list[str]:
     """A target that was missed, and what to do about it."""
-    aimed = next((column for column in columns if column.path == ("accuracy", group.target_on)), None)
-    reached = cell(aimed, group.runs) if aimed else None
+    figure = BALANCED if group.balanced else "accuracy"
+    written = columns[0].write
+    reached = cell(Column((figure, group.target_on), "", "", written), group.runs)
     if reached is None or group.target is None or reached.mean >= group.target - _MISSED:
         return []
     return [
-        f"{capitalised(method_title(group.name))} missed its target: its accuracy on {part_of_data(group.target_on)} "
-        f"data is {percent(reached.mean)} instead of {percent(group.target)}. Train longer, or lower the target."
+        f"{capitalised(method_title(group.name))} missed its target: its {figure.replace('_', ' ')} on "
+        f"{part_of_data(group.target_on)} data is {percent(reached.mean)} instead of "
+        f"{percent(group.target)}. Train longer, or ask for less: a lower target, or more to give up."
     ]
 
 
@@ -147,15 +149,17 @@ def _inputs(study: Study) -> str:
 def _circumstance(column: Column) -> str:
     attack = column.attack
     assert attack is not None
-    return f"under noise of {attack.size_text}" if attack.is_noise else "when each input is attacked"
+    return f"under {attack.title} of {attack.size_text}" if attack.is_corruption else "when each input is attacked"
 
 
 def _attack_described(group: Group, column: Column) -> list[str]:
-    """What the attack may do, and on how many inputs it was tried; empty for noise, of which all has been said."""
+    """What the attack may do, and on how many inputs it was tried; empty for a corruption, as all is said."""
     attack = column.attack
     assert attack is not None
-    if attack.is_noise:
+    if attack.is_corruption:
         return []
     count = _inputs_tried(group, column)
     tried = "" if count is None else f" and was tried on {count:,.0f} test inputs"
-    return [f"The attack is {attack.title}. It may move each input by up to {radius(attack.size)} (L2){tried}."]
+    return [
+        f"The attack is {attack.title}. It may move each input by up to {radius(attack.size)} ({attack.norm}){tried}."
+    ]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from cheaplip.report.methods import method_title
 from cheaplip.report.sentences.choice import rivals
 from cheaplip.report.sentences.parts import Headline, largest_quotients
-from cheaplip.report.study import Study
+from cheaplip.report.study import Study, numbers, section
 from cheaplip.report.table import Cell, Column, Group, cell
-from cheaplip.runs.numbers import radius
+from cheaplip.runs.numbers import radius, three_digits
 from cheaplip.runs.words import Words, capitalised, part_of_data
 
 __all__ = ["errors_in_words"]
@@ -47,6 +47,7 @@ def errors_in_words(study: Study, rows: Sequence[Group], columns: Sequence[Colum
             unchanged = f"{words.in_text(clean.mean)} and {words.in_text(baseline.mean)}"
             details.append(f"On the unchanged inputs they are off by {unchanged}.")
     details.append("Errors are root mean squared errors (RMSE).")
+    details += _of_outputs(hero)
     details += largest_quotients(columns, [group for group in (hero, rival) if group])
     return Headline(sentence, (*details, *_missed(words, hero, columns)))
 
@@ -64,6 +65,15 @@ def _comparison(words: Words, first: str, second: str, held: Cell, other: Cell, 
     )
 
 
+def _of_outputs(group: Group) -> list[str]:
+    """The errors of several outputs in their own units."""
+    several = numbers(section(group.runs[0].row, "rmse_of_outputs").get("test"))
+    if not several:
+        return []
+    listed = ", ".join(map(three_digits, several))
+    return [f"On test inputs, {method_title(group.name)}'s outputs are off by {listed}, each in its own units."]
+
+
 def _missed(words: Words, group: Group, columns: Sequence[Column]) -> list[str]:
     """A target that was missed."""
     aimed = next((column for column in columns if column.path == (words.key, group.target_on)), None)
@@ -79,6 +89,6 @@ def _missed(words: Words, group: Group, columns: Sequence[Column]) -> list[str]:
 def _circumstance(column: Column) -> str:
     attack = column.attack
     assert attack is not None
-    if attack.is_noise:
-        return f"under noise of {attack.size_text}"
+    if attack.is_corruption:
+        return f"under {attack.title} of {attack.size_text}"
     return f"under {attack.title} of up to {radius(attack.size)}"

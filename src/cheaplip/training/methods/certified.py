@@ -21,7 +21,8 @@ class CertifiedOptions(SharedOptions):
     """The options of certified training."""
 
     margin: float | None = None
-    """certified: lead of the true class over the bound of Lip(f), √2 × a radius; unset: 0.45 × the data's epsilon"""
+    """certified: lead of the true class over the bound of Lip(f), √2 × a radius; unset: 0.45 × the data's epsilon;
+    groupsort, lipschitz-margin: the first such lead, which is steered"""
 
     def check(self) -> None:
         """Raise a :class:`ConfigError` if the margin is out of its range."""
@@ -39,6 +40,7 @@ class Certified(Method):
     name = "certified"
     adds = "a smooth hinge loss on the logits divided by a proved bound of Lip(f)"
     cost = "1 + the bound"
+    group = "training with a proved bound"
     source = "after Tsuzuku, Sato, Sugiyama 2018, with a bound of Fazlyab et al. 2019"
     tasks = ("classification",)
     options = CertifiedOptions

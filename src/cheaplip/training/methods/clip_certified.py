@@ -16,6 +16,7 @@ class ClipCertified(Clip):
     name = "clip+certified"
     adds = "what clip minimises + λ times a proved bound of Lip(f)"
     cost = "that of clip + the bound"
+    group = "training with a proved bound"
     source = ""
     distributed = False
 

@@ -4,7 +4,7 @@ To add a method to the package, write a file like ``plain.py`` and list its clas
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -17,7 +17,18 @@ from cheaplip.training.models import Activation
 from cheaplip.training.options import SharedOptions
 from cheaplip.training.tasks import Task
 
-__all__ = ["Losses", "Method", "Setting"]
+__all__ = ["GROUPS", "Losses", "Method", "Setting"]
+
+GROUPS = (
+    "baseline",
+    "penalties on difference quotients",
+    "penalties on gradients",
+    "penalties on weights",
+    "constraints on layers",
+    "adversarial training",
+    "training with a proved bound",
+)
+"""The kinds of training methods, in the order that ``cheaplip train --help`` lists them."""
 
 Options = TypeVar("Options", bound=SharedOptions)
 
@@ -34,6 +45,8 @@ class Setting:
         task: classification or regression, which provides the loss.
         steps: training steps of the whole run.
         noise: the random generator for whatever the method draws, on the data's device.
+        augment: from a batch of images to other views of them, for methods that augment; see ``Method.augments``. None:
+            the images are used as they are.
     """
 
     options: SharedOptions
@@ -43,6 +56,7 @@ class Setting:
     task: Task
     steps: int
     noise: torch.Generator
+    augment: Callable[[Tensor], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -83,17 +97,21 @@ class Method(ABC):
         adds: what it minimises, in one line: the loss and what the method adds to it, or what takes its place.
         cost: the cost of a step as a multiple of a plain step, in one line.
         source: the publication it comes from, in one line; "" for our own.
+        group: the kind of method that it is, one of ``GROUPS``; "" for one of your own.
         tasks: the names of the tasks it applies to.
         options: the dataclass of its options: the shared ones and its own.
         steered: whether its penalty has a weight λ that is steered to a target.
         responds_slowly: whether a change of λ shows in the accuracy only after many steps; λ then moves more slowly.
         distributed: whether it works in several processes.
+        augments: whether it augments inputs itself, with ``setting.augment``, because it perturbs each input first.
+            Otherwise :meth:`losses` gets views, where there are any, in place of the inputs.
         same_noise: whether ``setting.noise`` must draw the same numbers in every process.
         epochs, batch_size, lr, activation: its defaults of these options. None: the default of the task or the model.
         rise: the fraction of the run in which the learning rate rises.
         longest_gradient: the Euclidean length to which the gradient of all weights is shortened. None: it is not.
         penalty: the module whose buffer ``lam`` is steered; its state is saved in checkpoints. None: there is none.
         first_lam: λ at the start. None: there is none.
+        replays: how many steps in a row train on the same batch.
         bound: a module that computes a proved bound of Lip(f), part of the loss; its parameters, the multipliers, are
             trained with it. None: there is none.
     """
@@ -102,11 +120,13 @@ class Method(ABC):
     adds: ClassVar[str]
     cost: ClassVar[str]
     source: ClassVar[str] = ""
+    group: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
     options: ClassVar[type[SharedOptions]] = SharedOptions
     steered: ClassVar[bool] = False
     responds_slowly: ClassVar[bool] = False
     distributed: ClassVar[bool] = True
+    augments: ClassVar[bool] = False
     same_noise: ClassVar[bool] = False
     epochs: ClassVar[int | None] = None
     batch_size: ClassVar[int] = 128
@@ -117,6 +137,7 @@ class Method(ABC):
 
     penalty: nn.Module | None = None
     first_lam: float | None = None
+    replays: int = 1
     bound: nn.Module | None = None
 
     def __init__(self, setting: Setting) -> None:
@@ -136,6 +157,14 @@ class Method(ABC):
     def holds_out(cls, options: SharedOptions) -> int:  # noqa: ARG003
         """Return how many training inputs to hold out for the method's own use."""
         return 0
+
+    @staticmethod
+    def adapt_(network: nn.Module, shape: tuple[int, ...]) -> None:
+        r"""Change the architecture of the untrained network, for inputs (B, \*shape); by default it stays as it is.
+
+        It is also called when a trained network is loaded.
+        """
+        del network, shape
 
     @staticmethod
     def initialise_(network: nn.Module, seed: int) -> None:
@@ -160,6 +189,9 @@ class Method(ABC):
             rows: where the batch stands in the training data, (B,), int64.
         """
         del step, rows
+
+    def after_step(self) -> None:  # noqa: B027 - most methods change nothing
+        """Change the network after the optimizer has; by default it stays as it is."""
 
     @property
     def pairs(self) -> PairSet | None:

@@ -13,6 +13,7 @@ class Plain(Method):
     name = "plain"
     adds = "the loss"
     cost = "1"
+    group = "baseline"
 
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
         output = network(x)

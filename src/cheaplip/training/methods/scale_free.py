@@ -20,8 +20,9 @@ __all__ = ["ScaleFree", "ScaleFreeOptions"]
 
 _MARGIN = 0.75  # of the data's ε
 _RADIUS = 0.625  # of perturbations, of the data's ε
-_STEP = 0.7  # of perturbations, of the data's ε
-_LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only
+_STEP = 1.12  # of perturbations, of their radius
+_STRENGTH = 1.5  # of the loss in units of the margin, so that it does not depend on the units of the inputs
+_LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only, in the same ones
 _NOISY = 1 / 128  # of each batch gets noise instead of a perturbation, to keep robustness to noise
 
 
@@ -48,11 +49,13 @@ class ScaleFree(Method):
     name = "scale-free"
     adds = "a smooth hinge loss, at perturbed inputs, on the logits divided by the mean difference quotient of pairs"
     cost = "1 + 2·pairs / (batch size · every) + the gradient at the inputs"
+    group = "penalties on difference quotients"
     source = "after Bungert et al. 2021, Zheng et al. 2020 and Shafahi et al. 2019"
     tasks = ("classification",)
     options = ScaleFreeOptions
     distributed = False
     longest_gradient = 1.0
+    augments = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -71,8 +74,9 @@ class ScaleFree(Method):
         self.partners: Partners | None = None
         if radius > 0:
             x, domain = setting.data.train.x, setting.data.domain
-            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP * epsilon / radius, every=rarely)
+            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP, every=rarely)
         self.noise, self.deviation = setting.noise, setting.data.noise
+        self.augment = setting.augment
         self.rows: Tensor | None = None
 
     def before_step(self, step: int, rows: Tensor) -> None:
@@ -85,8 +89,10 @@ class ScaleFree(Method):
             noisy = max(1, int(_NOISY * len(x)))
             noise = torch.randn(x[:noisy].shape, generator=self.noise, device=x.device, dtype=x.dtype)
             x = torch.cat([x[:noisy] + self.deviation * noise, self.partners(x[noisy:], self.rows[noisy:])])
+        if self.augment is not None:  # after the perturbation, which belongs to the image as it is
+            x = self.augment(x)
         z, penalty = self.clip.joint(network, x) if self.joint else self.clip(network, x)
-        fit = self.hinge(z, y)
+        fit = _STRENGTH / self.hinge.lam * self.hinge(z, y)
         return Losses(fit + penalty, fit, z)
 
     @property

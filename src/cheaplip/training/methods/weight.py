@@ -62,6 +62,7 @@ class Weight(Method):
     name = "weight"
     adds = "the loss + μ·Σ‖W‖² over the weight matrices"
     cost = "1"
+    group = "penalties on weights"
     source = "the method compared with in Bungert et al. 2021, Section 4"
     options = WeightOptions
     steered = True

@@ -12,6 +12,7 @@ from cheaplip.certificate import certified_interval
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
 from cheaplip.modes import evaluation_mode
+from cheaplip.reference import constant_error
 from cheaplip.training.certified_csv import read_intervals, write_intervals
 from cheaplip.training.consistency import ROUNDING, check_errors
 from cheaplip.training.pgd import perturb
@@ -20,13 +21,15 @@ from cheaplip.training.tasks.task import BATCH_SIZE, CHECKED_INPUTS, Certificate
 __all__ = ["InLabelUnits", "Regression"]
 
 _STEPS = 100  # of PGD
+_CONSTANT = 0.01  # predictions whose deviation is less than that of the labels times this are called constant
 _SHOWN = 500  # test inputs whose predictions a report shows
 
 
 class InLabelUnits(nn.Module):
     r"""The model scale·f(x) + shift, whose network f is trained on standardised labels.
 
-    All outputs share one scale, so that the Lipschitz constant of the model is scale·Lip(f).
+    All outputs share one scale, so that the Lipschitz constant of the model is scale·Lip(f). Labels in unlike units get
+    a scale each before, see :attr:`cheaplip.data.Data.label_scaling`.
 
     Args:
         network: f, from (B, \*input) to (B, k).
@@ -40,7 +43,7 @@ class InLabelUnits(nn.Module):
     def __init__(self, network: nn.Module, y: Tensor) -> None:
         super().__init__()
         self.network = network
-        scale = _deviation(y)
+        scale = constant_error(y)
         self.register_buffer("shift", y.double().mean(dim=0).to(y.dtype))
         self.register_buffer("scale", torch.tensor(scale if scale > 0 else 1.0, dtype=y.dtype, device=y.device))
 
@@ -49,16 +52,12 @@ class InLabelUnits(nn.Module):
         return self.scale * output + self.shift
 
 
-def _deviation(y: Tensor) -> float:
-    """Return the root-mean-square distance of labels (N, k) from their mean, averaged over all k."""
-    return float((y.double() - y.double().mean(dim=0)).square().mean().sqrt())
-
-
 @final
 class Regression(Task):
     """Learn numbers.
 
-    Labels are float32 (N, k). A model predicts them in their own units. The target is a training error in these units,
+    Labels are float32 (N, k). A model predicts them in their own units, or several labels in the standard deviations of
+    each; errors are then in these, too. The target is a training error in these units,
     the root of the mean squared error (RMSE); by Morozov's principle it should be the size of the labels' noise. The
     score is the mean squared error of a batch, in standardised units.
     """
@@ -73,7 +72,6 @@ class Regression(Task):
         "one that no inputs of that domain within Euclidean distance ε of the test inputs can exceed."
     )
     reluctance = 10.0
-    target = None
     epochs = 100
     activation = "relu"
     first_lam = 0.02  # with more, a network may become a constant before it has learnt anything
@@ -83,8 +81,11 @@ class Regression(Task):
             return ""
         return f"expected a positive root-mean-squared error, in the labels' units, got {target}"
 
+    def give_up_problem(self, give_up: float) -> str:
+        return "" if give_up >= 0 else f"expected a part of the error, at least 0, got {give_up}: 10 % is 0.1, or 10%"
+
     def target_score(self, target: float, y: Tensor) -> float:
-        spread = _deviation(y)
+        spread = constant_error(y)
         if target >= spread:
             raise ValueError(
                 f"target: expected an error below {spread:.4g}, which the mean of the training labels has already, got "
@@ -120,6 +121,14 @@ class Regression(Task):
         errors = _errors(model, x, y)
         return {"rmse": _rms(errors), "mae": float(errors.abs().mean())}
 
+    def constant_answer(self, model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], names: Sequence[str]) -> str:  # noqa: ARG002
+        with evaluation_mode(model):
+            given = torch.cat([predict(model, x) for x, _ in parts]).double()
+        labels = torch.cat([y for _, y in parts])
+        if constant_error(given) > _CONSTANT * constant_error(labels):
+            return ""
+        return ", ".join(f"{value:.4g}" for value in given.mean(dim=0).tolist())
+
     def check_model(self, model: nn.Module, x: Tensor, outputs: int) -> None:
         x = x[:CHECKED_INPUTS]
         with evaluation_mode(model):
@@ -130,8 +139,8 @@ class Regression(Task):
                 "inf: train again with a lower --lr"
             )
 
-    def attacks(self, domain: Box) -> tuple[str, ...]:  # noqa: ARG002
-        return ("noise", "pgd")
+    def attacks(self, domain: Box, norm: float = 2) -> tuple[str, ...]:  # noqa: ARG002
+        return ("noise", "pgd") if norm == 2 else ()
 
     def figure_under_attack(
         self,
@@ -142,6 +151,7 @@ class Regression(Task):
         *,
         epsilon: float,
         domain: Box,
+        norm: float = 2,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
@@ -151,6 +161,8 @@ class Regression(Task):
         outputs, and one decreases them, because near a small error both directions may lead to larger ones. The largest
         error counts. A stronger attack may find a larger one still.
         """
+        if norm != 2:
+            raise ValueError(f"norm: expected 2 for attacks on regression, got {norm:g}")
         if name not in self.attacks(domain):
             raise ValueError(f"attack: expected one of {', '.join(self.attacks(domain))}, got {name!r}")
         if not (math.isfinite(epsilon) and epsilon >= 0):
@@ -181,12 +193,16 @@ class Regression(Task):
             worst = torch.where(worse.unsqueeze(1), found, worst)
         return worst
 
-    def certify(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
+    def certify(
+        self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float], *, local: bool = False
+    ) -> Certificate:
         """Prove the error (RMSE) that no perturbation of at most ε can exceed, for each ε.
 
         Each output stays in the interval f(x) ± ε·upper; its largest error is the label's distance from the farther
         end.
         """
+        if local:
+            self.check_local(model, tuple(x.shape[1:]))
         prediction = certified_interval(model, x, b, 0.0)
         middle = (prediction[0] + prediction[1]) / 2
         intervals, figures = [], {}

@@ -1,7 +1,7 @@
 """What a task provides: loss, figures, the meaning of a target, attacks, certificates, and the words for them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cheaplip.discrepancy import MetricMode
 from cheaplip.domain import Box
 from cheaplip.lipschitz.bracket import Bracket
+from cheaplip.model import call_on_copy
 from cheaplip.training.models import Activation
 
 __all__ = ["BATCH_SIZE", "CHECKED_INPUTS", "Certificate", "Task", "predict"]
@@ -47,7 +48,6 @@ class Task(ABC):
         output_meaning: what an output is.
         certificate_meaning: what a certified figure says, a sentence.
         reluctance: how slowly λ falls before the target is first met, see :class:`cheaplip.DiscrepancyPrinciple`.
-        target: default of the option ``target``. None: there is none, the user must give one.
         epochs: default number of epochs.
         activation: default activation of a perceptron.
         first_lam: CLIP's first λ. None: it depends on the model.
@@ -60,7 +60,6 @@ class Task(ABC):
     output_meaning: ClassVar[str]
     certificate_meaning: ClassVar[str]
     reluctance: ClassVar[float]
-    target: ClassVar[float | None]
     epochs: ClassVar[int]
     activation: ClassVar[Activation]
     first_lam: ClassVar[float | None]
@@ -68,6 +67,10 @@ class Task(ABC):
     @abstractmethod
     def target_problem(self, target: float) -> str:
         """Return what is wrong with a target; "" if nothing is."""
+
+    @abstractmethod
+    def give_up_problem(self, give_up: float) -> str:
+        """Return what is wrong with what is to be given up; "" if nothing is."""
 
     @abstractmethod
     def target_score(self, target: float, y: Tensor) -> float:
@@ -132,7 +135,17 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def attacks(self, domain: Box) -> tuple[str, ...]:
+    def constant_answer(self, model: nn.Module, parts: Sequence[tuple[Tensor, Tensor]], names: Sequence[str]) -> str:
+        """Return the answer that the model gives for all inputs of these parts; "" if it gives different ones.
+
+        Args:
+            model: the trained model.
+            parts: inputs and labels.
+            names: of the classes; empty where they have none.
+        """
+
+    @abstractmethod
+    def attacks(self, domain: Box, norm: float = 2) -> tuple[str, ...]:
         """Return the names of the attacks that work in a box, noise among them."""
 
     @abstractmethod
@@ -145,18 +158,55 @@ class Task(ABC):
         *,
         epsilon: float,
         domain: Box,
+        norm: float = 2,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
         """Measure the main figure on perturbed inputs; arguments as in :func:`cheaplip.robustness.attack`."""
 
+    def figures_under_attack(
+        self,
+        name: str,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        epsilons: Sequence[float],
+        domain: Box,
+        norm: float = 2,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[float, float]]:
+        """Yield each radius with the main figure there; arguments as in :meth:`figure_under_attack`."""
+        for epsilon in epsilons:
+            yield (
+                epsilon,
+                self.figure_under_attack(
+                    name, model, x, y, epsilon=epsilon, domain=domain, norm=norm, seed=seed, progress=progress
+                ),
+            )
+
     @abstractmethod
-    def certify(self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float]) -> Certificate:
+    def certify(
+        self, model: nn.Module, x: Tensor, y: Tensor, b: Bracket, epsilons: Sequence[float], *, local: bool = False
+    ) -> Certificate:
         """Prove the main figure that remains whatever perturbation of at most ε the inputs get, for each ε.
 
+        With ``local``, the constant is bounded in the ball around each input as well.
+
         Raises:
-            ValueError: nothing can be certified.
+            ValueError: nothing can be certified, or not locally.
         """
+
+    def check_local(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        """Raise an error if the model cannot be certified with bounds around each input.
+
+        Raises:
+            UnsupportedLayerError: it is too large, or has a layer without such bounds.
+            ValueError: the task has no such bounds.
+        """
+        del model, shape
+        raise ValueError("local: expected a classifier, as bounds around each input are those of class pairs")
 
     @abstractmethod
     def check_consistency(self, metrics: Mapping[str, Any], table: str) -> None:
@@ -178,4 +228,4 @@ class Task(ABC):
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     """Return the model's outputs for many inputs, computed in batches, without gradients."""
     with torch.no_grad():
-        return torch.cat([model(part) for part in torch.split(x, BATCH_SIZE)])
+        return torch.cat([call_on_copy(model, part) for part in torch.split(x, BATCH_SIZE)])

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from cheaplip.lipschitz.reading.graph import Graph, Value, refusal
+from cheaplip.lipschitz.reading.graph import BATCH, Graph, Value, refusal
 from cheaplip.lipschitz.reading.layers.handler import Handler, Handlers
-from cheaplip.lipschitz.reading.operations import Scaling, Sum
+from cheaplip.lipschitz.reading.layers.products import product, quotient
+from cheaplip.lipschitz.reading.operations import Elementwise, Scaling, Sum
+from cheaplip.lipschitz.reading.operations.curves import RECIPROCAL
 
 __all__ = ["ARITHMETIC"]
 
@@ -39,6 +41,8 @@ def _rsub(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
 
 def _multiply(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     first, second = given["self"], given["other"]
+    if graph.is_live(first) and graph.is_live(second):
+        return product(graph, node, first, second)
     if not graph.is_live(first):
         first, second = second, first
     constant = graph.one_input(node, second)
@@ -48,6 +52,12 @@ def _multiply(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
 def _divide(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     if given.get("rounding_mode") is not None:
         raise refusal(node, "it rounds")
+    if graph.is_live(given["self"]) and graph.is_live(given["other"]):
+        return quotient(graph, node, given["self"], given["other"])
+    if graph.is_live(given["other"]):
+        shape = (BATCH, *graph.shape_of(graph.live(node, given["other"])))
+        inverse = graph.emit(node, Elementwise(RECIPROCAL), graph.live(node, given["other"]), shape=shape)
+        return graph.emit(node, Scaling(graph.one_input(node, given["self"]), None), graph.broadcast(node, inverse))
     constant = graph.one_input(node, given["other"])
     source = graph.broadcast(node, graph.live(node, given["self"]))
     return graph.emit(node, Scaling(lambda: 1 / constant(), None), source)

@@ -1,75 +1,67 @@
-"""Max pooling, maxima and minima, sorting, softmax: nonlinear, with a known Lipschitz constant.
+"""Average pooling, which is a convolution, and max pooling, which is made of convolutions and absolute values.
 
-Averages, average pooling among them, are linear: see ``rearranging``.
+max(a, b) = (a + b)/2 + |a − b|/2. Along one dimension, a convolution makes the k entries of a window channels, and adds
+and subtracts them in twos. The absolute values of the differences and a pointwise convolution leave half as many
+channels, and so on, until one is left. Bounds of networks with convolutions and activations apply to that; the chain
+keeps what the parts are together, too.
+
+Maxima, minima and sorting of other values are in ``paired``, averages over whole dimensions in ``rearranging``.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from cheaplip.lipschitz.reading.graph import Graph, Value, refusal, replay
-from cheaplip.lipschitz.reading.layers.handler import (
-    Handler,
-    Handlers,
-    check_dims,
-    check_rank,
-    lipschitz_map,
-    per_dimension,
-)
-from cheaplip.lipschitz.reading.layers.rearranging import stacked
-from cheaplip.lipschitz.reading.operations import LipschitzMap
+from cheaplip.lipschitz.reading.chain import Whole
+from cheaplip.lipschitz.reading.graph import BATCH, Graph, Value, refusal, replay
+from cheaplip.lipschitz.reading.layers.handler import Handlers, check_rank, per_dimension
+from cheaplip.lipschitz.reading.operations import Bent, Convolution, Elementwise, LipschitzMap, Nonnegative
 from cheaplip.lipschitz.rounding import above
 
 __all__ = ["POOLING"]
 
-
-def _extreme(largest: bool) -> Handler:
-    """Make the handler of the larger or smaller of two values: the maximum or minimum over both, stacked."""
-
-    def handle(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
-        values = [graph.broadcast(node, graph.live(node, given[name])) for name in ("self", "other")]
-        reduce = partial(torch.amax if largest else torch.amin, dim=1)
-        both = stacked(graph, node, values, 1)
-        return graph.emit(node, lipschitz_map(reduce, "maximum", monotone=True), both)
-
-    return handle
+_LARGEST = 5  # most entries of a window that become channels at once
 
 
-def _reduce_extreme(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
-    """Read amax and amin, and the values (not the indices) of max and min over one dimension."""
-    check_dims(node, given)
-    function = replay(node)
-    several = not isinstance(node.meta["val"], Tensor)
-    shape = node.meta["val"][0].shape if several else node.meta["val"].shape
+class _Windows(NamedTuple):
+    """Windows along one dimension, none of which leaves the image.
 
-    def values(x: Tensor) -> Tensor:
-        found: Tensor = function(x)[0] if several else function(x)
-        return found
-
-    source = graph.live(node, node.args[0])
-    return graph.emit(node, lipschitz_map(values, "maximum", monotone=True), source, shape=shape)
-
-
-def _sort(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
-    """Read sorting, which is 1-Lipschitz in every norm: no other order brings two vectors closer."""
-    check_dims(node, given)
-    function = replay(node)
-    operation = lipschitz_map(lambda x: function(x)[0], "sort", monotone=True)
-    return graph.emit(node, operation, graph.live(node, node.args[0]), shape=node.meta["val"][0].shape)
-
-
-def _softmax(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
-    """Read softmax, whose constant is 1/2.
-
-    Its Jacobian diag(p) − p pᵀ is symmetric, with row sums of absolute values 2 p_i (1 − p_i) ≤ 1/2.
+    Attributes:
+        axis: the dimension, counted from the first spatial one.
+        size: entries of a window.
+        stride, dilation: as in the layer.
     """
-    check_dims(node, given)
-    operation = lipschitz_map(replay(node), "softmax", constant=0.5)
-    return graph.emit(node, operation, graph.live(node, node.args[0]))
+
+    axis: int
+    size: int
+    stride: int
+    dilation: int
+
+
+def _average_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
+    """Read average pooling, which is a convolution of each channel where every window has the same divisor."""
+    if given.get("divisor_override") is not None:
+        raise refusal(node, "divisor_override is not supported")
+    kernel = [given["kernel_size"]] if isinstance(given["kernel_size"], int) else list(given["kernel_size"])
+    dims = int(str(node.target).partition("avg_pool")[2][0])
+    check_rank(node, node.args[0], dims + 2)
+    sizes, stride, padding = (
+        per_dimension(option, dims) for option in (kernel, given["stride"] or kernel, given["padding"])
+    )
+    source = graph.live(node, node.args[0])
+    channels = graph.shape_of(source)[0]
+
+    def weight() -> Tensor:
+        share = 1 / math.prod(sizes)
+        return torch.full((channels, 1, *sizes), share, dtype=torch.float64, device=graph.device)
+
+    even = (given["count_include_pad"] or not any(padding)) and not given["ceil_mode"]
+    same = Convolution(weight, None, tuple((p, p) for p in padding), stride, (1,) * dims, channels) if even else None
+    return graph.emit(node, Nonnegative(replay(node), same), source)
 
 
 def _max_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
@@ -81,35 +73,159 @@ def _max_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
     several = not isinstance(node.meta["val"], Tensor)
     out = (node.meta["val"][0] if several else node.meta["val"]).shape
     kernel = [given["kernel_size"]] if isinstance(given["kernel_size"], int) else list(given["kernel_size"])
-    dims = 1 if "1d" in str(node.target) else 2
+    dims = next(d for d in (1, 2, 3) if f"{d}d" in str(node.target))
     check_rank(node, given["self"], dims + 2)
     source = graph.live(node, given["self"])
     options = [
         per_dimension(option, dims)
         for option in (kernel, given["stride"] or kernel, given["padding"], given["dilation"])
     ]
-    copies = 1
-    for size, outputs, k, s, p, d in zip(graph.shape_of(source)[1:], out[2:], *options, strict=True):
+    copies, inside = 1, True
+    sizes = graph.shape_of(source)[1:]
+    for size, outputs, k, s, p, d in zip(sizes, out[2:], *options, strict=True):
         starts = torch.arange(outputs)[:, None] * s - p + torch.arange(k) * d
         within = (starts >= 0) & (starts < size)
         if not bool(within.any(dim=1).all()):
             raise refusal(node, "a window lies in the padding alone, where the maximum is -inf")
         copies *= int(torch.bincount(starts[within]).max())
+        inside = inside and bool(within.all())
+    return _maxima(graph, node, source, copies, _windows(options[0], options[1], options[3]) if inside else None)
+
+
+def _adaptive_max_pool(graph: Graph, node: fx.Node, given: dict[str, Any]) -> Value:
+    """Read adaptive max pooling: window i of n goes from ⌊i size / n⌋ to ⌈(i + 1) size / n⌉."""
+    out = node.meta["val"][0].shape
+    dims = next(d for d in (1, 2, 3) if f"{d}d" in str(node.target))
+    check_rank(node, given["self"], dims + 2)
+    source, copies = graph.live(node, given["self"]), 1
+    sizes = graph.shape_of(source)[1:]
+    for size, n in zip(sizes, out[2:], strict=True):
+        parts = [range(i * size // n, -(-(i + 1) * size // n)) for i in range(n)]
+        copies *= max(sum(at in part for part in parts) for at in range(size))
+    even = all(size % n == 0 for size, n in zip(sizes, out[2:], strict=True))
+    kernel = [size // n for size, n in zip(sizes, out[2:], strict=True)]
+    return _maxima(graph, node, source, copies, _windows(kernel, kernel, [1] * dims) if even else None)
+
+
+def _maxima(graph: Graph, node: fx.Node, source: int, copies: int, stages: Sequence[_Windows] | None) -> Value:
+    """Emit maxima over windows, where each entry lies in ``copies`` of them at most.
+
+    ``stages`` are the windows along one dimension after the other, of which they are made; None: they are not.
+    """
+    several = not isinstance(node.meta["val"], Tensor)
+    out = (node.meta["val"][0] if several else node.meta["val"]).shape
     function = replay(node)
     constants: dict[float, Callable[[tuple[int, ...]], float]] = {
         1.0: lambda _: float(copies),
         2.0: lambda _: math.sqrt(copies) * above(5),
         math.inf: lambda _: 1.0,
     }
-    operation = LipschitzMap(lambda x: function(x)[0] if several else function(x), constants, "max pooling", True)
-    return graph.emit(node, operation, source, shape=out)
+
+    def largest(x: Tensor) -> Tensor:
+        found: Tensor = function(x)[0] if several else function(x)
+        return found
+
+    operation = LipschitzMap(largest, constants, "max pooling", monotone=True, channelwise=True)
+    if stages is None:
+        return graph.emit(node, operation, source, shape=out)
+    return _pairwise_maxima(graph, node, source, stages, operation)
+
+
+def _windows(kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[_Windows] | None:
+    """Split windows into some along one dimension after the other; None if some are too large for that.
+
+    Windows that lie side by side are split into smaller ones, of a prime number of entries each.
+    """
+    found = []
+    for axis, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        if size == step and apart == 1:
+            found += [_Windows(axis, prime, prime, 1) for prime in _primes(size)]
+        else:
+            found.append(_Windows(axis, size, step, apart))
+    return found if all(one.size <= _LARGEST for one in found) else None
+
+
+def _pairwise_maxima(graph: Graph, node: fx.Node, source: int, stages: Sequence[_Windows], whole: LipschitzMap) -> int:
+    """Add maxima over windows of each channel of an image; return the index of the result.
+
+    Args:
+        graph: so far.
+        node: the maxima.
+        source: the image.
+        stages: the windows, one stage after the other.
+        whole: what all stages compute together.
+    """
+    value = source
+    for stage in stages:
+        count = stage.size
+        value = _convolved(graph, node, value, stage, _paired(count))
+        while count > 1:
+            half = -(-count // 2)
+            value = _bent(graph, node, value, count)
+            value = _convolved(graph, node, value, _Windows(stage.axis, 1, 1, 1), _paired(half) @ _joined(count))
+            count = half
+    if value > source:
+        graph.links[-1] = replace(graph.links[-1], whole=Whole(whole, value - source))
+    return value
+
+
+def _convolved(graph: Graph, node: fx.Node, value: int, along: _Windows, matrix: Tensor) -> int:
+    """Map the entries of each window, times the channels that the value has for each one, by a matrix (out, in)."""
+    channels, *sizes = graph.shape_of(value)
+    entries = matrix.shape[1]
+    count = channels * along.size // entries  # of the image
+    kernel, stride, dilation = ([1] * len(sizes) for _ in range(3))
+    kernel[along.axis], stride[along.axis], dilation[along.axis] = along.size, along.stride, along.dilation
+    sizes[along.axis] = (sizes[along.axis] - along.dilation * (along.size - 1) - 1) // along.stride + 1
+
+    def weight() -> Tensor:
+        each = matrix.to(graph.device).reshape(len(matrix), entries // along.size, *kernel)
+        return each.repeat(count, *[1] * (each.dim() - 1))
+
+    padding = ((0, 0),) * len(sizes)
+    convolution = Convolution(weight, None, padding, tuple(stride), tuple(dilation), count)
+    return graph.emit(node, convolution, value, shape=(BATCH, count * len(matrix), *sizes))
+
+
+def _bent(graph: Graph, node: fx.Node, value: int, entries: int) -> int:
+    """Take the absolute value of the second one of each pair of channels, for ``entries`` channels a window."""
+    shape = graph.shape_of(value)
+
+    def slope() -> Tensor:
+        each = torch.ones(entries, dtype=torch.float64, device=graph.device)
+        each[1::2] = -1
+        return each.repeat(shape[0] // entries).reshape(-1, *[1] * (len(shape) - 1))
+
+    return graph.emit(node, Elementwise(Bent(slope)), value, shape=(BATCH, *shape))
+
+
+def _paired(count: int) -> Tensor:
+    """Return the matrix that takes pairs to half their sum and half their difference; an odd entry stays."""
+    turn = torch.tensor([[0.5, 0.5], [0.5, -0.5]], dtype=torch.float64)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return torch.block_diag(*[turn] * (count // 2), *[one] * (count % 2))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _joined(count: int) -> Tensor:
+    """Return the matrix that adds each pair."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    pair = torch.ones(1, 2, dtype=torch.float64)
+    return torch.block_diag(*[pair] * (count // 2), *[one] * (count % 2))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _primes(number: int) -> list[int]:
+    """Return the prime factors of a number, the smallest first."""
+    found, factor = [], 2
+    while number > 1:
+        while number % factor == 0:
+            found.append(factor)
+            number //= factor
+        factor += 1
+    return found
 
 
 POOLING: Handlers = {
-    "maximum": _extreme(largest=True),
-    "minimum": _extreme(largest=False),
-    **dict.fromkeys(["amax", "amin", "max", "min"], _reduce_extreme),
-    "sort": _sort,
-    **dict.fromkeys(["softmax", "_softmax"], _softmax),
-    **dict.fromkeys(["max_pool1d", "max_pool2d", "max_pool2d_with_indices"], _max_pool),
+    **dict.fromkeys(["avg_pool1d", "avg_pool2d", "avg_pool3d"], _average_pool),
+    **dict.fromkeys(["max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices"], _max_pool),
+    **dict.fromkeys(["adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"], _adaptive_max_pool),
 }

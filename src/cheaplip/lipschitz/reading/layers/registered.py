@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cheaplip.lipschitz.reading.chain import check_chain_norm
 from cheaplip.lipschitz.reading.graph import Graph, refusal
@@ -74,6 +75,11 @@ def read_call(graph: Graph, node: fx.Node, call: Call, model: nn.Module) -> None
     if len(sources) != 1 or len(results) != 1:
         raise refusal(node, f"a registered layer has one input and one output, got {len(sources)} and {len(results)}")
     (source,) = sources
+    if changed := _changed_by(model.get_submodule(call.path)):
+        raise refusal(
+            node,
+            f"its registered constant does not count {changed}: remove it, or put what it does into a layer of its own",
+        )
     path, bounds = call.path, _REGISTERED[type(model.get_submodule(call.path))]
 
     def run(x: Tensor) -> Tensor:
@@ -81,12 +87,27 @@ def read_call(graph: Graph, node: fx.Node, call: Call, model: nn.Module) -> None
         tensors = dict((*layer.named_parameters(), *layer.named_buffers()))
         casted = {name: t.to(x.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
         with evaluation_mode(layer):
-            result: Tensor = torch.func.functional_call(layer, casted, (x,))
+            result: Tensor = torch.func.functional_call(layer, casted, (x.clone(),))
         return result
 
     constants = {norm: partial(_registered_bound, model, path, norm, bound) for norm, bound in bounds.items()}
     operation = LipschitzMap(run, constants, type(model.get_submodule(path)).__name__)
     graph.values[results[0]] = graph.emit(results[0], operation, graph.live(node, source))
+
+
+def _changed_by(layer: nn.Module) -> str:
+    """Name what may change the outputs of a layer besides its type: hooks, or a forward of its own; else empty."""
+    for path, module in layer.named_modules():
+        where = f" of {path!r}" if path else ""
+        for kind, hooks in (("forward", module._forward_hooks), ("forward pre-", module._forward_pre_hooks)):
+            if hooks:
+                name = next(iter(hooks.values()))
+                return f"the {kind} hook{where} ({getattr(name, '__name__', type(name).__name__)})".replace("- ", "-")
+        if "forward" in vars(module):
+            return f"the forward{where} that was assigned to this one layer"
+        if is_parametrized(module):
+            return f"the parametrization{where}"
+    return ""
 
 
 def _registered_bound(

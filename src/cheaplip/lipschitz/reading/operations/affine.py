@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from cheaplip.lipschitz.reading.operations.interval import Interval, Weight, add_bias, affine_interval
-from cheaplip.lipschitz.rounding import EPS, UP
+from cheaplip.lipschitz.reading.operations.convolution import Convolution
+from cheaplip.lipschitz.reading.operations.interval import (
+    Interval,
+    Weight,
+    add_bias,
+    affine_interval,
+    norms_above,
+    size_of,
+)
+from cheaplip.lipschitz.rounding import EPS, UNDERFLOW, UP
 from cheaplip.lipschitz.spectral import matrix_norm
 
 __all__ = ["Matrix", "Nonnegative", "Reshape", "Scaling"]
@@ -17,10 +25,18 @@ __all__ = ["Matrix", "Nonnegative", "Reshape", "Scaling"]
 
 @dataclass(frozen=True)
 class Matrix:
-    """x ↦ W x + b over the last dimension."""
+    """x ↦ W x + b over the last dimension.
+
+    Attributes:
+        weight, bias: (out, in) and (out,), or None.
+        rounded: whether they are products of a layer's own and of another's, rounded to float64.
+        terms: see :func:`~cheaplip.lipschitz.reading.operations.interval.size_of`.
+    """
 
     weight: Weight
     bias: Weight | None
+    rounded: bool = False
+    terms: Weight | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return add_bias(self.linear(x), self.bias)
@@ -43,21 +59,22 @@ class Matrix:
 
     def row_norms(self, shape: tuple[int, ...]) -> Tensor:
         """Bound the Euclidean norm of each output's row from above; broadcasts to the output."""
-        norms: Tensor = torch.linalg.vector_norm(self.weight().detach(), dim=1)
-        return norms * UP
+        return norms_above(self.weight().detach())
 
     def interval(self, x: Interval) -> Interval:
         """Enclose the values: W c + b ± |W| r, for centre c and radius r of the input's interval."""
         weight = self.weight().detach()
-        return affine_interval(x, self.__call__, lambda r: F.linear(r, weight.abs()), self.bias, weight.shape[1])
+        size = size_of(self.bias, self.terms)
+        return affine_interval(x, self.__call__, lambda r: F.linear(r, weight.abs()), size, weight.shape[1])
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """x ↦ s ⊙ x + b, with s and b that broadcast to one input."""
+    """x ↦ s ⊙ x + b, with s and b that broadcast to one input; ``terms`` as in :class:`Matrix`."""
 
     scale: Weight
     bias: Weight | None
+    terms: Weight | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return add_bias(self.linear(x), self.bias)
@@ -81,14 +98,21 @@ class Scaling:
 
     def interval(self, x: Interval) -> Interval:
         """Enclose the values: s c + b ± |s| r, for centre c and radius r of the input's interval."""
-        return affine_interval(x, self.__call__, lambda r: r * self.scale().detach().abs(), self.bias, 1)
+        size = size_of(self.bias, self.terms)
+        return affine_interval(x, self.__call__, lambda r: r * self.scale().detach().abs(), size, 1)
 
 
 @dataclass(frozen=True)
 class Nonnegative:
-    """A linear map whose matrix has no negative entry: reshaping, padding with zeros or copies, averages."""
+    """A linear map whose matrix has no negative entry: reshaping, padding with zeros or copies, averages.
+
+    Attributes:
+        function: the map.
+        convolution: the convolution that it is, such as average pooling; None where it is none.
+    """
 
     function: Callable[[Tensor], Tensor]
+    convolution: Convolution | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -111,7 +135,8 @@ class Nonnegative:
     def interval(self, x: Interval) -> Interval:
         """Enclose the values between those of the ends, as the map is monotone."""
         low, high = (self.function(end) for end in x)
-        margin = 4 * math.prod(x[0].shape) * EPS * self.function(torch.maximum(x[0].abs(), x[1].abs()))
+        largest = self.function(torch.maximum(x[0].abs(), x[1].abs()))
+        margin = 4 * math.prod(x[0].shape) * EPS * largest + UNDERFLOW
         return low - margin, high + margin
 
 

@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from cheaplip.lipschitz.reading.operations.interval import Interval, Weight, add_bias, affine_interval
-from cheaplip.lipschitz.rounding import UP
+from cheaplip.lipschitz.reading.operations.interval import (
+    Interval,
+    Weight,
+    add_bias,
+    affine_interval,
+    norms_above,
+    size_of,
+)
+from cheaplip.lipschitz.rounding import EPS, UP
 from cheaplip.lipschitz.spectral import convolution_norm, matrix_norm
 
 __all__ = ["Convolution"]
@@ -29,6 +36,8 @@ class Convolution:
         stride, dilation: of each spatial dimension.
         groups: as in the layer.
         circular: padded periodically instead of with zeros.
+        rounded: whether weight and bias are products of the layer's own and of another's, rounded to float64.
+        terms: see :func:`~cheaplip.lipschitz.reading.operations.interval.size_of`.
     """
 
     weight: Weight
@@ -38,6 +47,8 @@ class Convolution:
     dilation: tuple[int, ...]
     groups: int
     circular: bool = False
+    rounded: bool = False
+    terms: Weight | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return add_bias(self.linear(x), self.bias)
@@ -52,7 +63,7 @@ class Convolution:
             x = F.pad(x, widths, mode="circular" if self.circular else "constant")
         if torch.onnx.is_in_onnx_export():
             return self._by_taps(x, weight)
-        convolve: Callable[..., Tensor] = {3: F.conv1d, 4: F.conv2d}[x.dim()]
+        convolve: Callable[..., Tensor] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.dim()]
         return convolve(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def _by_taps(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -90,12 +101,26 @@ class Convolution:
         A small convolution is written out as a matrix; for the others see :mod:`cheaplip.lipschitz.spectral`.
         """
         weight, size = self.weight(), shape[1:]
-        padded = self._padded(size)
-        if math.prod(shape) * weight.shape[0] * math.prod(padded) <= _ENTRIES:
-            eye = torch.eye(math.prod(shape), dtype=torch.float64, device=weight.device)
-            return matrix_norm(self._convolve(eye.reshape(-1, *shape), weight).flatten(1))
+        if math.prod(shape) * weight.shape[0] * math.prod(self._padded(size)) <= _ENTRIES:
+            eye = torch.eye(math.prod(shape), dtype=torch.float64, device=weight.device).reshape(-1, *shape)
+            bound = matrix_norm(self._convolve(eye, weight).flatten(1))
+            if not self.circular:
+                return bound
+            # an entry that meets several taps of a filter has the rounded sum of them
+            largest = torch.linalg.vector_norm(self._convolve(eye, weight.detach().abs()))
+            return bound + 4 * math.prod(weight.shape[2:]) * EPS * float(largest)
+        return self.norm_by_frequencies(size)
+
+    def norm_by_frequencies(self, size: tuple[int, ...]) -> Tensor:
+        """Bound the spectral norm by that of a periodic convolution, of which this one is a part.
+
+        Args:
+            size: of the image, per spatial dimension.
+        """
+        weight, padded = self.weight(), self._padded(size)
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
         periodic = self.circular and set(self.stride) == {1}
+        periodic = periodic and min(map(min, self.padding)) >= 0  # what negative padding crops is not wrapped
         periodic = periodic and all(p - s + 1 == n for p, s, n in zip(padded, spans, size, strict=True))
         bound = convolution_norm(
             weight,
@@ -105,7 +130,8 @@ class Convolution:
             groups=self.groups,
             circular=periodic,
         )
-        return bound if periodic else bound * math.sqrt(self._copies(size)) * UP
+        copies = 1 if periodic else self._copies(size)
+        return bound if copies == 1 else bound * math.sqrt(copies) * UP
 
     def _padded(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(n + sum(pair) for n, pair in zip(size, self.padding, strict=True))
@@ -114,18 +140,22 @@ class Convolution:
         """Count how often periodic padding repeats an entry, at most."""
         if not self.circular:
             return 1
-        return math.prod(-(-p // n) for p, n in zip(self._padded(size), size, strict=True))
+        copies = 1
+        for n, pair in zip(size, self.padding, strict=True):
+            places = F.pad(torch.arange(n, dtype=torch.float64).reshape(1, 1, n), pair, mode="circular")
+            copies *= int(torch.bincount(places.flatten().long()).max())
+        return copies
 
     def row_norms(self, shape: tuple[int, ...]) -> Tensor:
         """Bound the Euclidean norm of each output's row from above; broadcasts to the output."""
         weight = self.weight().detach()
         # with periodic padding, one entry may meet several taps of a filter: then the sum of |taps| bounds the row
-        norms = weight.abs().flatten(1).sum(dim=1) if self.circular else weight.flatten(1).norm(dim=1)
-        return norms.reshape(-1, *[1] * (weight.dim() - 2)) * UP
+        norms = weight.abs().flatten(1).sum(dim=1) * UP if self.circular else norms_above(weight.flatten(1))
+        return norms.reshape(-1, *[1] * (weight.dim() - 2))
 
     def interval(self, x: Interval) -> Interval:
         """Enclose the values: A c + b ± |A| r, for centre c and radius r of the input's interval."""
         weight = self.weight().detach()
-        return affine_interval(
-            x, self.__call__, lambda r: self._convolve(r, weight.abs()), self.bias, math.prod(weight.shape[1:])
-        )
+        terms = math.prod(weight.shape[1:])
+        size = size_of(self.bias, self.terms)
+        return affine_interval(x, self.__call__, lambda r: self._convolve(r, weight.abs()), size, terms)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.reading.operations.interval import Interval
-from cheaplip.lipschitz.rounding import EPS
+from cheaplip.lipschitz.rounding import EPS, UNDERFLOW
 
 __all__ = ["Concatenation", "Sum"]
 
@@ -31,7 +31,7 @@ class Sum:
         low = sum((f * (x[0] if f >= 0 else x[1]) for f, x in pairs), torch.zeros((), dtype=torch.float64))
         high = sum((f * (x[1] if f >= 0 else x[0]) for f, x in pairs), torch.zeros((), dtype=torch.float64))
         margin = 4 * len(terms) * EPS * sum(abs(f) * torch.maximum(x[0].abs(), x[1].abs()) for f, x in pairs)
-        return low - margin, high + margin
+        return low - margin - UNDERFLOW, high + margin + UNDERFLOW
 
 
 @dataclass(frozen=True)
