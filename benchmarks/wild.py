@@ -37,7 +37,7 @@ digits | scikit-learn | digits | target
 diabetes | scikit-learn | diabetes | target | regression
 linnerud | scikit-learn | linnerud | Weight | regression
 penguins | palmerpenguins | palmerpenguins/data/penguins.csv | species
-body mass | palmerpenguins | palmerpenguins/data/penguins.csv | body_mass_g | regression
+mileage | islp | ISLP/data/Auto.csv | mpg | regression
 default | islp | ISLP/data/Default.csv | default
 caravan | islp | ISLP/data/Caravan.csv | Purchase
 juice | islp | ISLP/data/OJ.csv | Purchase

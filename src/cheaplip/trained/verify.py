@@ -26,6 +26,7 @@ from cheaplip.training.certified_csv import difference
 from cheaplip.training.config import TrainConfig, from_json, renamed
 from cheaplip.training.consistency import ContradictionError
 from cheaplip.training.options import INDIFFERENT
+from cheaplip.training.results import errors_of_outputs
 from cheaplip.training.tasks import Task, task_of
 
 __all__ = ["UntrueCardError", "Verified", "verify", "verify_card"]
@@ -189,7 +190,7 @@ def _check_claims(run: _Run, seconds: float, progress: Callable[[int, int], None
     _check_table(folder, certificate.table)
     _check_metrics(run, b, lower, seconds)
     exported = check_exported(folder, config, data, model, metrics)
-    return [*_unchecked(card, metrics, task), *exported]
+    return [*_unchecked(card, metrics, task, several=data.label_scaling is not None), *exported]
 
 
 def _is_local(run: _Run) -> bool:
@@ -240,6 +241,15 @@ def _check_metrics(run: _Run, b: Bracket, seen: float, seconds: float) -> None:
                 check_figure(name, metrics[figure][part], found, size, error=relative)
             if set(metrics[figure]) != set(values):
                 raise UntrueCardError(f"no: metrics.json {figure}: expected {', '.join(values)}")
+        for figure, of_parts in errors_of_outputs(model, data).items():
+            if {part: len(values) for part, values in metrics[figure].items()} != dict.fromkeys(parts, data.outputs):
+                raise UntrueCardError(
+                    f"no: metrics.json {figure}: expected {data.outputs} errors for each of {', '.join(parts)}"
+                )
+            for part, values in of_parts.items():
+                for output, found in enumerate(values):
+                    name = f"metrics.json says {part} RMSE of output {output + 1}"
+                    check_figure(name, metrics[figure][part][output], found, 1, error=True)
         known = metrics["lipschitz"]
         if unknown := set(known) - {"lower", "upper", "upper_method"}:
             raise UntrueCardError(f"no: metrics.json lipschitz: unknown key {shown(min(unknown))}")
@@ -291,13 +301,13 @@ def _text(folder: RunFolder, name: str) -> str:
         raise RunError(f"{error}: 'cheaplip certify {folder.path}' writes it again") from error
 
 
-def _unchecked(card: Mapping[str, Any], metrics: Mapping[str, Any], task: Task) -> list[str]:
+def _unchecked(card: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, *, several: bool) -> list[str]:
     """Name what is stated but cannot be computed again."""
     found = ["how it was trained, and with which versions: the card only agrees with config.json"]
     if card[task.figure]["attacked"]:
         found.append(f"figures under attack: {', '.join(card[task.figure]['attacked'])} ('cheaplip evaluate')")
     checked = {"certified", "lipschitz", "local", "epochs", "seed", "rmse", "mae", "accuracy"}
-    checked |= {"auc", "sensitivity_at_95_specificity"}
+    checked |= {"auc", "sensitivity_at_95_specificity"} | ({"rmse_of_outputs"} if several else set())
     if others := [plain(name) for name in metrics if name not in checked]:
         found.append(f"in metrics.json: {', '.join(others)}")
     return found

@@ -53,6 +53,7 @@ class Aim:
         give_up: what is given up of the reference's figure. None: the target was named.
         reference: the reference's figure on that part.
         reference_run: the folder of the reference; of one inside the run's folder, its name.
+        reference_method: how the reference was trained.
     """
 
     target: float | None
@@ -63,6 +64,7 @@ class Aim:
     give_up: float | None = None
     reference: float | None = None
     reference_run: str | None = None
+    reference_method: str | None = None
 
     def score(self, task: Task, output: Tensor, y: Tensor) -> float:
         """Return what a controller compares with the target score, from outputs of the network for a whole part."""
@@ -184,14 +186,14 @@ def aim_below(config: TrainConfig, data: Data, reference: RunFolder, name: str) 
     if target is None:
         write = _percent if data.classes else "{:.4g}".format
         warnings.warn(
-            f"the plain network in {reference.path} is no better on {part} data than one answer for all inputs "
+            f"the network in {reference.path} is no better on {part} data than one answer for all inputs "
             f"({figure.replace('_', ' ')} {write(reached)} against {write(constant)}), so there is nothing to give up, "
             "and λ stays at its first value: train longer, or check the data",
             CheaplipWarning,
             stacklevel=2,
         )
     by_epoch = part == "validation" or config.resolved_target_on != part or figure == "balanced_accuracy"
-    return Aim(target, figure, part, by_epoch, resolution, config.give_up, reached, name)
+    return Aim(target, figure, part, by_epoch, resolution, config.give_up, reached, name, model_config.method)
 
 
 def check_reference(config: TrainConfig, data: Data) -> None:

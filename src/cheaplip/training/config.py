@@ -152,7 +152,8 @@ class TrainConfig(
     def resolved_lr(self) -> float:
         """The peak learning rate: the option, or else the default of the method or of the activation.
 
-        Sigmoids have slopes of at most 1/4 and need a larger one.
+        Sigmoids have slopes of at most 1/4 and need a larger one. With fewer than 8 inputs in a batch, the default of
+        the activation is reduced in proportion.
         """
         if self.lr is not None:
             return self.lr

@@ -35,6 +35,7 @@ _CHECK_EVERY = 100  # steps between two checks that the loss is finite; each che
 _PROBE_STEPS = 30  # of the search for the largest quotient after each epoch
 _SEARCH_STEPS = 100  # of the search after training
 _SEED_STRIDE = 1_000_003  # difference between the seeds of two processes
+_FULL_BATCH = 8  # inputs in a batch for which the default learning rates are meant, at least
 _FULL_PACE = 3.0  # λ moves at full speed while the learning rate is at least its peak divided by this
 
 
@@ -61,6 +62,7 @@ class Training:
         self.device = data.train.x.device
         default_size = _batch_size(method_class.batch_size, len(data.train.x))
         self.batch_size = min(config.batch_size or default_size, len(data.train.x))
+        self.lr = _peak(config, self.batch_size)
         self.steps_per_epoch = len(data.train.x) // self.batch_size
         self.total_steps = self.steps_per_epoch * config.resolved_epochs
         if self.batch_size < ranks():
@@ -86,8 +88,8 @@ class Training:
                 config, self.inner, data, held_out, self.task, self.total_steps, self.noise, augment=self.augmentation
             )
         )
-        self.optimizer = self.method.optimizer(self.inner.parameters(), config.resolved_lr, config)
-        self.scheduler = one_cycle(self.optimizer, config.resolved_lr, self.total_steps, method_class.rise)
+        self.optimizer = self.method.optimizer(self.inner.parameters(), self.lr, config)
+        self.scheduler = one_cycle(self.optimizer, self.lr, self.total_steps, method_class.rise)
         bound = self.method.bound
         self.multipliers: MultiplierOptimizer | None = None
         if bound is not None and any(True for _ in bound.parameters()):  # a product of norms has no multipliers
@@ -118,7 +120,7 @@ class Training:
 
     def _pace(self) -> float:
         """Return the factor of λ's speed: 1, and late in the run less, like the square root of the learning rate."""
-        return min(1.0, math.sqrt(_FULL_PACE * self._learning_rate() / self.config.resolved_lr))
+        return min(1.0, math.sqrt(_FULL_PACE * self._learning_rate() / self.lr))
 
     def run_epoch(self, on_step: Callable[[], bool]) -> bool:
         """Train to the end of the epoch, or until ``on_step``, called after each step, returns True.
@@ -330,3 +332,10 @@ def _batch_size(usual: int, rows: int) -> int:
     Steps on single inputs are so uneven that the training of a regression may diverge.
     """
     return max(2, min(usual, rows // 40))
+
+
+def _peak(config: TrainConfig, batch_size: int) -> float:
+    """Return the peak learning rate; SGD's default is less with small batches, whose gradients are noisy."""
+    if config.lr is not None or config.method_class.lr is not None:
+        return config.resolved_lr
+    return config.resolved_lr * min(1.0, batch_size / _FULL_BATCH)

@@ -76,7 +76,7 @@ class SharedOptions(ReadingOptions):
     """inputs in a batch; unset: 256 for certified, else 128; fewer for small data"""
     lr: float | None = None
     """peak learning rate; unset: 0.003 for certified, which uses Adam, 0.05 for deep-spline, else 0.6 for mlp with
-    sigmoid, else 0.05"""
+    sigmoid, else 0.05; less with batches of fewer than 8 inputs, in proportion"""
     momentum: float = 0.9
     """Nesterov momentum of SGD; certified has none"""
     weight_decay: float = 2e-5

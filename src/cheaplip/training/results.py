@@ -15,7 +15,7 @@ from cheaplip.training.config import TrainConfig
 from cheaplip.training.tasks import task_of
 from cheaplip.training.tasks.task import predict
 
-__all__ = ["report_content", "write_results"]
+__all__ = ["errors_of_outputs", "report_content", "write_results"]
 
 _MOST_VALUES = 20_000  # of an input; the pair of larger inputs is left out of report.json, which is only for display
 _DIGITS = 6  # significant digits of numbers in report.json; witness.safetensors holds the exact pair
@@ -53,7 +53,7 @@ def write_results(
     constant = task.constant_answer(model, [data.test, data.validation, data.train], data.class_names)
     metrics = {
         **task.metrics(model, parts),
-        **_errors_of_outputs(model, data),
+        **errors_of_outputs(model, data),
         "robust": {},
         "certified": {},
         "lipschitz": {"lower": lower},
@@ -115,7 +115,7 @@ def report_content(model: nn.Module, data: Data, witness: tuple[Tensor, Tensor],
     return {"witness": pair, **shown, **named}
 
 
-def _errors_of_outputs(model: nn.Module, data: Data) -> dict[str, dict[str, list[float]]]:
+def errors_of_outputs(model: nn.Module, data: Data) -> dict[str, dict[str, list[float]]]:
     """Return the error (RMSE) of each of several outputs, in its own units, on each part of the data."""
     if (scaler := data.label_scaling) is None:
         return {}

@@ -50,7 +50,6 @@ class Certified(Method):
     lr = 3e-3
     activation = "relu"
     rise = 0.15
-    longest_gradient = 1.0  # one long step inflates the network, and the loss does not depend on its scale
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

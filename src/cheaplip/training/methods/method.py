@@ -108,7 +108,8 @@ class Method(ABC):
         same_noise: whether ``setting.noise`` must draw the same numbers in every process.
         epochs, batch_size, lr, activation: its defaults of these options. None: the default of the task or the model.
         rise: the fraction of the run in which the learning rate rises.
-        longest_gradient: the Euclidean length to which the gradient of all weights is shortened. None: it is not.
+        longest_gradient: the Euclidean length to which the gradient of all weights is shortened: a single long step may
+            saturate all sigmoids for good. None: it is not shortened.
         penalty: the module whose buffer ``lam`` is steered; its state is saved in checkpoints. None: there is none.
         first_lam: λ at the start. None: there is none.
         replays: how many steps in a row train on the same batch.
@@ -133,7 +134,7 @@ class Method(ABC):
     lr: ClassVar[float | None] = None
     activation: ClassVar[Activation | None] = None
     rise: ClassVar[float] = 0.3
-    longest_gradient: ClassVar[float | None] = None
+    longest_gradient: ClassVar[float | None] = 1.0
 
     penalty: nn.Module | None = None
     first_lam: float | None = None

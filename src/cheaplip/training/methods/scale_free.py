@@ -54,7 +54,6 @@ class ScaleFree(Method):
     tasks = ("classification",)
     options = ScaleFreeOptions
     distributed = False
-    longest_gradient = 1.0
     augments = True
 
     def __init__(self, setting: Setting) -> None:

@@ -55,7 +55,6 @@ class LipschitzMargin(Method):
     steered = True
     distributed = False
     activation = "relu"
-    longest_gradient = 1.0
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
