@@ -237,7 +237,9 @@ def _aim_row(aim: dict[str, Any], words: Words) -> tuple[str, str]:
     """What was given up of which figure, and the target that is left."""
     given, reference, target = aim["give_up"], aim["reference"], aim["target"]
     sign = "plus" if words.errors else "less"
-    name = f"target, {aim['part']} ({aim.get('reference_method', 'plain')}: {words.exact(reference)}, {sign} {100 * given:g} %)"
+    figure = "balanced accuracy, " if aim["figure"] == "balanced_accuracy" else ""
+    whose = aim.get("reference_method", "plain")
+    name = f"target, {figure}{aim['part']} ({whose}: {words.exact(reference)}, {sign} {100 * given:g} %)"
     return name, "none: λ is fixed" if target is None else words.exact(target)
 
 

@@ -186,7 +186,7 @@ def aim_below(config: TrainConfig, data: Data, reference: RunFolder, name: str) 
     if target is None:
         write = _percent if data.classes else "{:.4g}".format
         warnings.warn(
-            f"the network in {reference.path} is no better on {part} data than one answer for all inputs "
+            f"the {model_config.method} network in {reference.path} is no better on {part} data than one answer for all inputs "
             f"({figure.replace('_', ' ')} {write(reached)} against {write(constant)}), so there is nothing to give up, "
             "and λ stays at its first value: train longer, or check the data",
             CheaplipWarning,
