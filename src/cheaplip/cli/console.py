@@ -243,12 +243,28 @@ def _aim_row(aim: dict[str, Any], words: Words) -> tuple[str, str]:
     return name, "none: λ is fixed" if target is None else words.exact(target)
 
 
-def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
-    """Make the table of a run's metrics."""
+def metrics_table(name: str, metrics: dict[str, Any], plain: dict[str, Any] | None = None) -> Table:
+    """Make the table of a run's metrics.
+
+    Args:
+        name: its title.
+        metrics: those of the run.
+        plain: those of the plain network that was trained for its target; they stand in a column beside.
+    """
     table = Table(title=name)
     table.add_column("figure")
-    table.add_column("value", justify="right")
+    table.add_column("value" if plain is None else name, justify="right")
     words = words_of([metrics])
+    beside = {} if plain is None else dict(_figures(plain, words))
+    if plain is not None:
+        table.add_column("plain", justify="right")
+    for title, value in _figures(metrics, words):
+        table.add_row(title, value, *(() if plain is None else (beside.get(title, ""),)))
+    return table
+
+
+def _figures(metrics: dict[str, Any], words: Words) -> Iterator[tuple[str, str]]:
+    """Yield the titles and the figures of a run."""
     figures = {
         **words.figures,
         "balanced_accuracy": "balanced accuracy",
@@ -256,24 +272,21 @@ def metrics_table(name: str, metrics: dict[str, Any]) -> Table:
         "sensitivity_at_95_specificity": "sensitivity at 95 % specificity",
     }
     for figure, title in figures.items():
-        if figure not in metrics:
-            continue
-        for part, value in metrics[figure].items():
-            table.add_row(f"{title}, {part}", f"{value:.4f}" if figure == "auc" else words.exact(value))
+        for part, value in metrics.get(figure, {}).items():
+            yield f"{title}, {part}", f"{value:.4f}" if figure == "auc" else words.exact(value)
     for part, several in (metrics.get("rmse_of_outputs") or {}).items():
         for number, value in enumerate(several, 1):
-            table.add_row(f"{words.noun} of output {number} in its units, {part}", words.exact(value))
+            yield f"{words.noun} of output {number} in its units, {part}", words.exact(value)
     for key, value in metrics["robust"].items():
         tried = metrics.get("robust_samples", {}).get(key)
-        table.add_row(f"{words.noun}, {key}" + (f" ({tried} inputs)" if tried else ""), words.exact(value))
+        yield f"{words.noun}, {key}" + (f" ({tried} inputs)" if tried else ""), words.exact(value)
     if metrics.get("constant_answer"):
-        table.add_row(words.constant, metrics["constant_answer"])
+        yield words.constant, metrics["constant_answer"]
     if metrics.get("aim"):
-        table.add_row(*_aim_row(metrics["aim"], words))
-    table.add_row("largest quotient found", f"{metrics['lipschitz']['lower']:.3f}")
+        yield _aim_row(metrics["aim"], words)
+    yield "largest quotient found", f"{metrics['lipschitz']['lower']:.3f}"
     if metrics["lipschitz"].get("upper") is not None:
-        table.add_row("Lip(f), proved upper bound", f"{metrics['lipschitz']['upper']:.3f}")
+        yield "Lip(f), proved upper bound", f"{metrics['lipschitz']['upper']:.3f}"
     if metrics.get("lam") is not None:
-        table.add_row("λ", f"{metrics['lam']:.3g}")
-    table.add_row("seconds per epoch", f"{metrics['seconds_per_epoch']:.2f}")
-    return table
+        yield "λ", f"{metrics['lam']:.3g}"
+    yield "seconds per epoch", f"{metrics['seconds_per_epoch']:.2f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from cheaplip.cli.console import (
     Interrupt,
     attack_bar,
+    messages,
     metrics_table,
     print_json,
     progress_display,
@@ -21,6 +22,7 @@ from cheaplip.errors import ConfigError
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.quick import measure_quickly
 from cheaplip.training import TrainConfig, train
+from cheaplip.training.aim import missed
 from cheaplip.training.processes import leads, processes
 
 __all__ = ["TrainCommand"]
@@ -73,5 +75,12 @@ class TrainCommand(TrackingOptions):
             with progress_display() as bar:
                 attacking = attack_bar(bar, interrupt)
                 metrics = measure_quickly(folder, data, progress=partial(attacking, self.config.method))
-        print_json(metrics) if self.json else show_table(metrics_table(self.config.method, metrics))
+        if self.json:
+            print_json(metrics)
+        else:
+            plain = RunFolder(folder.path / "reference")
+            beside = plain.read_json("metrics.json") if (plain.path / "metrics.json").is_file() else None
+            show_table(metrics_table(self.config.method, metrics, beside))
+            if problem := missed(metrics):
+                messages.print(f"[yellow]{problem}[/]")
         finish_with_report(folder, command_line("train", self))

@@ -13,6 +13,7 @@ from cheaplip.runs.naming import run_name
 __all__ = ["ReportError", "read_study"]
 
 _LEFT_OUT = "left-out.json"  # beside the rows of all methods: those that are not among them, and why
+_REFERENCE = "reference"  # in the folder of a run: that of the plain network, which its target was found from
 _BEST_ON_TEST = ", best on test"  # ends the name of a row whose epoch was chosen on test data, the paper's rule
 
 
@@ -80,7 +81,7 @@ def _places(folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def _alone(folder: Path) -> Study:
-    """A single run, finished or not."""
+    """A single run, finished or not; the plain network that was trained for its target stands beside it."""
     row: dict[str, Any] = {}
     problems: tuple[str, ...] = ("No metrics.json: the run has not finished. The page shows its training so far.",)
     if (folder / "metrics.json").is_file():
@@ -93,6 +94,10 @@ def _alone(folder: Path) -> Study:
     command, unread = _command(folder)
     if command is None:  # the run may be part of a comparison, whose folder is the one above
         command, unread = _command(folder.resolve().parent)
+    plain = folder / _REFERENCE
+    if row and (plain / "metrics.json").is_file():
+        beside = _run(plain, "plain", {})
+        return Study(folder, (replace(run, folder="."), beside), False, command, problems + unread)
     return Study(folder, (run,), alone=True, command=command, problems=problems + unread)
 
 

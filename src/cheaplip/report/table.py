@@ -217,7 +217,7 @@ def _published(column: Column, group: Group) -> str:
 
 
 def _best(column: Column, rows: Sequence[Group]) -> float | None:
-    means = [found.mean for group in rows if (found := cell(column, group.runs))]
+    means = [found.mean for group in rows if not group.constant and (found := cell(column, group.runs))]
     if not column.better or len(set(means)) < 2:
         return None
     return max(means) if column.better > 0 else min(means)

@@ -122,7 +122,7 @@ def words_of(rows: Iterable[Mapping[str, Any]], configs: Iterable[Mapping[str, A
 
 
 def constant_in_words(row: Mapping[str, Any]) -> str:
-    """Say which answer a network gives for all inputs; "" for one that gives different answers.
+    """Say which answer a network gives for all inputs but those of training; "" for one that gives different answers.
 
     Args:
         row: its ``metrics.json``, or its row of ``results.json``.
@@ -131,8 +131,8 @@ def constant_in_words(row: Mapping[str, Any]) -> str:
     if not isinstance(answer, str) or not answer:
         return ""
     if "rmse" in row:
-        return f"It predicts {answer} for all inputs: it has learnt nothing but a constant."
-    return f"It predicts one class, {answer!r}, for all inputs: it tells no two of them apart."
+        return f"It predicts {answer} for all test and validation inputs: it has learnt nothing but a constant."
+    return f"It predicts one class, {answer!r}, for all test and validation inputs: it tells no two of them apart."
 
 
 def capitalised(text: str) -> str:

@@ -18,6 +18,7 @@ __all__ = ["measure_quickly"]
 _SHARE = 0.6  # of the time that the training took, for all of the measurement
 _LEAST, _MOST = 2.0, 60.0  # seconds for it
 _FIRST = 32  # inputs attacked first, to see how long one takes
+_QUICK, _CHEAP = 0.7, 300  # seconds for the first inputs below which so many take hardly more
 _INPUTS = 1000  # inputs attacked at most
 _ATTACK = "pgd"
 
@@ -28,7 +29,8 @@ def measure_quickly(
     """Measure a finished run in less time than its training took, and add the figures to its metrics.
 
     The figures: noise and PGD with the data's radii, on the first 1000 test inputs or as many as there is time for, and
-    lower ≤ Lip(f) ≤ upper. What the run has already is not measured again.
+    lower ≤ Lip(f) ≤ upper. What the run has already is not measured again. The plain network that was trained for the
+    run's target, if one was, is put under the same noise and attack.
 
     Args:
         folder: the folder of the run.
@@ -54,6 +56,7 @@ def measure_quickly(
 
 def _measured(folder: RunFolder, data: Data, progress: Callable[[str, int, int], None] | None) -> dict[str, Any]:
     metrics = folder.read_json("metrics.json")
+    beside = 2 if (folder.path / "reference").is_dir() else 1  # networks that are attacked
     seconds = min(_MOST, max(_LEAST, _SHARE * sum(line["seconds"] for line in folder.history())))
     available = task_of(data).attacks(data.domain)
     for name, radius in (("noise", data.noise), (_ATTACK, data.epsilon)):
@@ -63,11 +66,15 @@ def _measured(folder: RunFolder, data: Data, progress: Callable[[str, int, int],
         while True:
             started = time.perf_counter()
             metrics = evaluate(folder, attacks=[name], epsilons=[radius], samples=samples, data=data, progress=progress)
-            each = (time.perf_counter() - started) / samples
-            more = min(_INPUTS, len(data.test.x), int(seconds / 2 / each))
+            taken = time.perf_counter() - started
+            affordable = max(int(samples * seconds / 2 / beside / taken), _CHEAP if taken < _QUICK else 0)
+            more = min(_INPUTS, len(data.test.x), affordable)
             if samples >= _INPUTS or more < 2 * samples or samples == len(data.test.x) or samples > _FIRST:
                 break
             samples = more
+    plain = RunFolder(folder.path / "reference")
+    if (plain.path / "metrics.json").is_file():
+        _attack_alike(plain, metrics, data, progress)
     if metrics["lipschitz"].get("upper") is None and "upper_reason" not in metrics["lipschitz"]:
         found = bracket_model(load_run(folder, data), seconds=seconds / 3)
         metrics = folder.read_json("metrics.json")
@@ -75,3 +82,14 @@ def _measured(folder: RunFolder, data: Data, progress: Callable[[str, int, int],
             metrics["lipschitz"]["upper_reason"] = found["reason"]
             folder.write_json("metrics.json", metrics)
     return metrics
+
+
+def _attack_alike(
+    plain: RunFolder, metrics: dict[str, Any], data: Data, progress: Callable[[str, int, int], None] | None
+) -> None:
+    """Measure a plain network under the noise and the attack that a run's metrics have, on as many inputs."""
+    known = plain.read_json("metrics.json")["robust"]
+    for name, radius in (("noise", data.noise), (_ATTACK, data.epsilon)):
+        samples = metrics["robust_samples"].get(key := robust_key(name, radius))
+        if samples is not None and key not in known:
+            evaluate(plain, attacks=[name], epsilons=[radius], samples=samples, data=data, progress=progress)

@@ -1,6 +1,7 @@
 """``Aim``: what the λ of a run is steered to. A target that was named, or what a plain network leaves to give up."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -25,8 +26,9 @@ from cheaplip.training.options import INDIFFERENT, SharedOptions, TargetOn
 from cheaplip.training.tasks import Task, task_of
 from cheaplip.training.tasks.task import predict
 
-__all__ = ["Aim", "aim_below", "check_reference", "named_aim", "plain_config", "serves_as_plain"]
+__all__ = ["Aim", "aim_below", "check_reference", "missed", "named_aim", "plain_config", "serves_as_plain"]
 
+_MISSED, _MISSED_ERROR = 0.02, 0.1  # points of accuracy and part of an error by which a target may be missed
 _SEARCH = 64  # starting points of the search for the plain network's largest quotient
 
 _NOT_OF_PLAIN = (
@@ -186,14 +188,36 @@ def aim_below(config: TrainConfig, data: Data, reference: RunFolder, name: str) 
     if target is None:
         write = _percent if data.classes else "{:.4g}".format
         warnings.warn(
-            f"the {model_config.method} network in {reference.path} is no better on {part} data than one answer for all inputs "
-            f"({figure.replace('_', ' ')} {write(reached)} against {write(constant)}), so there is nothing to give up, "
-            "and λ stays at its first value: train longer, or check the data",
+            f"the {model_config.method} network in {reference.path} is no better on {part} data than one answer for "
+            f"all inputs ({figure.replace('_', ' ')} {write(reached)} against {write(constant)}), so there is nothing "
+            "to give up, and λ stays at its first value: train longer, or check the data",
             CheaplipWarning,
             stacklevel=2,
         )
     by_epoch = part == "validation" or config.resolved_target_on != part or figure == "balanced_accuracy"
     return Aim(target, figure, part, by_epoch, resolution, config.give_up, reached, name, model_config.method)
+
+
+def missed(metrics: Mapping[str, Any]) -> str:
+    """Say that a run missed the target that was found for it, and what to do; "" if it did not.
+
+    Args:
+        metrics: its ``metrics.json``.
+    """
+    aim = metrics.get("aim")
+    if not aim or aim["target"] is None:
+        return ""
+    target, figure, part = aim["target"], str(aim["figure"]), aim["part"]
+    reached = metrics[figure][part]
+    errors = figure == "rmse"
+    if reached <= target * (1 + _MISSED_ERROR) if errors else reached >= target - _MISSED:
+        return ""
+    write = "{:.4g}".format if errors else _percent
+    return (
+        f"the target was missed: the {figure.replace('_', ' ')} on {part} data is {write(reached)} instead of "
+        f"{write(target)}; train longer (--epochs), or give up more (--give-up); for features in unlike ranges, "
+        "--scaling standard"
+    )
 
 
 def check_reference(config: TrainConfig, data: Data) -> None:

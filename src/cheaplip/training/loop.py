@@ -32,7 +32,8 @@ from cheaplip.training.tasks.task import predict
 __all__ = ["Training"]
 
 _CHECK_EVERY = 100  # steps between two checks that the loss is finite; each check waits for the device
-_PROBE_STEPS = 30  # of the search for the largest quotient after each epoch
+_PROBE_STEPS = (5, 30)  # of the search for the largest quotient after each epoch, at least and at most
+_PROBE_INPUTS = 100  # training inputs for each of these steps: the epochs of small data are short
 _SEARCH_STEPS = 100  # of the search after training
 _SEED_STRIDE = 1_000_003  # difference between the seeds of two processes
 _FULL_BATCH = 8  # inputs in a batch for which the default learning rates are meant, at least
@@ -225,7 +226,9 @@ class Training:
             with torch.no_grad():
                 line["bound"] = self.output_scale * float(bound())
         if self.config.probe:
-            line["lower"] = self.search_largest_quotient(size=self.config.probe, steps=_PROBE_STEPS)[0]
+            least, most = _PROBE_STEPS
+            steps = min(most, max(least, len(data.train.x) // _PROBE_INPUTS))
+            line["lower"] = self.search_largest_quotient(size=self.config.probe, steps=steps)[0]
         if self.method.pairs is not None:
             line["largest"] = self.output_scale * largest / late
             if self.config.probe:

@@ -50,7 +50,7 @@ def write_results(
     folder.save_witness(*witness)
     folder.write_json("report.json", report_content(model, data, witness, lower))
     task, parts = task_of(data), {"train": data.train, "validation": data.validation, "test": data.test}
-    constant = task.constant_answer(model, [data.test, data.validation, data.train], data.class_names)
+    constant = task.constant_answer(model, [data.test, data.validation], data.class_names)
     metrics = {
         **task.metrics(model, parts),
         **errors_of_outputs(model, data),

@@ -32,6 +32,11 @@ def accuracies_in_words(
     if len(rows) == 1:
         return _single(study, rows[0], columns, attack, clean.get(rows[0].name))
     held = {} if attack is None else {group.name: found for group in rows if (found := cell(attack, group.runs))}
+    useful = [group for group in rows if not group.constant]
+    if len(useful) == 1:
+        return _single(study, useful[0], columns, attack, clean.get(useful[0].name))
+    if useful:  # one answer for all inputs withstands every attack
+        held = {group.name: held[group.name] for group in useful if group.name in held}
     pair = rivals(rows, {name: found.mean for name, found in held.items()})
     if attack is None or pair is None:
         return _not_attacked(study, rows, clean)
