@@ -147,8 +147,10 @@ def _table(name: str, found: Frontier) -> Table:
     words = words_of(found.rows)
     table = Table(title=f"{name} ({words.comparison})")
     over_margins = any(row.get("margin") is not None for row in found.rows)
+    balanced = any("balanced_accuracy" in row for row in found.rows)
     columns = (
-        *(("margin",) if over_margins else ("gives up", "target")),
+        *(("margin",) if over_margins else ("gives up", "balanced target" if balanced else "target")),
+        *(("test, balanced",) if balanced else ()),
         f"test {words.noun}",
         *found.rows[0]["robust"],
         "largest quotient",
@@ -165,6 +167,7 @@ def _table(name: str, found: Frontier) -> Table:
         table.add_row(
             f"{row['name']}{' (' + ', '.join(notes) + ')' if notes else ''}",
             *steered,
+            *((words.exact(row["balanced_accuracy"]["test"]),) if balanced else ()),
             words.exact(row[words.key]["test"]),
             *(words.exact(value) for value in row["robust"].values()),
             f"{row['lipschitz']['lower']:.3g}",

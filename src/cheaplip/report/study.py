@@ -65,6 +65,11 @@ class Run:
         seed = self.row.get("seed", self.config.get("seed"))
         return "?" if seed is None else str(seed)
 
+    @property
+    def unit(self) -> str:
+        """The unit of the features that the network sees."""
+        return "standard deviations" if self.exhibits.get("scaling") == "standard" else "units of the input"
+
     def names(self, kind: str, count: int) -> tuple[str, ...]:
         """The names of the ``classes`` or ``features``; empty unless the data named exactly ``count`` of them."""
         found = self.exhibits.get(kind)

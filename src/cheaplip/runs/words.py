@@ -131,8 +131,11 @@ def constant_in_words(row: Mapping[str, Any]) -> str:
     if not isinstance(answer, str) or not answer:
         return ""
     if "rmse" in row:
-        return f"It predicts {answer} for all test and validation inputs: it has learnt nothing but a constant."
-    return f"It predicts one class, {answer!r}, for all test and validation inputs: it tells no two of them apart."
+        return f"It predicts {answer} for all inputs of the test and validation data: it has learnt only a constant."
+    return (
+        f"It predicts one class, {answer!r}, for all inputs of the test and validation data: it tells no two of them "
+        "apart."
+    )
 
 
 def capitalised(text: str) -> str:

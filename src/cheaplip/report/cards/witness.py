@@ -61,8 +61,7 @@ def witness(group: Group, words: Words) -> Witness:
     if image is not None:
         low, high = number(pair.get("low")), number(pair.get("high"))
         return replace(shown, images=pair_images(u, v, image, low, high, group.name))
-    unit = "standard deviations" if run.exhibits.get("scaling") == "standard" else "units of the input"
-    return replace(shown, bars=pair_bars(group.name, u, v, run.names("features", len(u)), unit))
+    return replace(shown, bars=pair_bars(group.name, u, v, run.names("features", len(u)), run.unit))
 
 
 def _why_missing(run: Run) -> str:

@@ -65,6 +65,7 @@ def _plot(attack: Attack | None, rows: Sequence[Group], points: _Points, certifi
             data[-1]["marker"] |= {"symbol": f"{group.symbol}-open"}
             phrases.append(f"{group.name} certified {_from_to(proved[1], words)}")
     size = "ε, L2 (units of the input)" if attack is None else attack.axis
+    size = size.replace("units of the input", rows[0].runs[0].unit)
     furthest = max((point for point, _ in (*points, *certified)), default=1.0) or 1.0
     axes = layout(size, words.axis("test"))
     axes["xaxis"] |= {

@@ -165,6 +165,9 @@ def _attack_described(group: Group, column: Column) -> list[str]:
         return []
     count = _inputs_tried(group, column)
     tried = "" if count is None else f" and was tried on {count:,.0f} test inputs"
+    run = group.runs[0]
+    unit = f" {run.unit}" if run.exhibits.get("scaling") == "standard" else ""
     return [
-        f"The attack is {attack.title}. It may move each input by up to {radius(attack.size)} ({attack.norm}){tried}."
+        f"The attack is {attack.title}. It may move each input by up to {radius(attack.size)}{unit} ({attack.norm})"
+        f"{tried}."
     ]
