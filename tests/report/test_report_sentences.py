@@ -63,6 +63,21 @@ def test_the_headline_is_a_sentence_about_clip_and_plain_training(study):
             id="without-plain",
         ),
         pytest.param(
+            [
+                row("plain", robust={"pgd@1.0": 0.5}),
+                row("clip 1 %", method="clip", robust={"pgd@1.0": 0.4}),
+                row("clip 2 %", method="clip", robust={"pgd@1.0": 0.9}, constant_answer="no"),
+            ],
+            "“clip 1 %” does worse than plain training when each input is attacked: "
+            "it gets 40.0.% of the test inputs right, against 50.0.%.",
+            id="a-constant-withstands-everything",
+        ),
+        pytest.param(
+            [row("plain", robust={"pgd@1.0": 0.5}), row("clip", robust={"pgd@1.0": 0.9}, constant_answer="no")],
+            "Plain training gets 98.0.% of the test inputs right, and 50.0.% when each input is attacked.",
+            id="all-but-one-are-constant",
+        ),
+        pytest.param(
             [row("clip")],
             "CLIP gets 97.0.% of the test inputs right, and 68.0.% when each input is attacked.",
             id="one",
@@ -93,3 +108,23 @@ def test_a_missed_target_is_reported(tmp_path):
         "CLIP missed its target: its accuracy on training data is 90.0\u202f% instead of 98.0\u202f%. "
         "Train longer, or ask for less: a lower target, or more to give up."
     )
+
+
+def test_the_plain_network_of_a_run_is_its_rival(tmp_path):
+    write(tmp_path / "metrics.json", row("clip", robust={"pgd@1.0": 0.6}))
+    write(tmp_path / "config.json", {"method": "clip", "data": "mnist"})
+    (tmp_path / "reference").mkdir()
+    write(tmp_path / "reference" / "metrics.json", row("plain", robust={"pgd@1.0": 0.2}))
+    write(tmp_path / "reference" / "config.json", {"method": "plain", "data": "mnist"})
+    found = read_study(tmp_path)
+    assert [group.name for group in groups(found)] == ["clip", "plain"]
+    sentence = headline(found, groups(found), columns(found)).sentence
+    assert re.fullmatch("CLIP still gets 60.0.% .* when each input is attacked; plain training gets 20.0.%.", sentence)
+
+
+def test_a_radius_of_standardised_features_is_in_standard_deviations(tmp_path):
+    write(tmp_path / "metrics.json", row("clip", robust={"pgd@1.0": 0.6}))
+    write(tmp_path / "report.json", {"scaling": "standard"})
+    found = read_study(tmp_path)
+    details = headline(found, groups(found), columns(found)).details
+    assert "The attack is L2-PGD. It may move each input by up to 1 standard deviations (L2)" in details[0]

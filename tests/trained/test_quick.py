@@ -33,6 +33,20 @@ def test_train_measures_noise_an_attack_and_both_ends(tmp_path, capsys):
     assert metrics_of(out) == before
 
 
+def test_the_plain_network_stands_beside_it_and_a_missed_target_is_told(tmp_path, capsys):
+    out = tmp_path / "run"
+    options = [*TINY[:-2], "--lam", "50", "--rate", "0.001"]  # far too much of it
+    assert run(["train", "digits", *options, "--epochs", "2", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    plain, metrics = metrics_of(out / "reference"), metrics_of(out)
+    assert plain["robust"].keys() == metrics["robust"].keys() == {"noise@0.3", "pgd@0.6"}
+    assert plain["robust_samples"] == metrics["robust_samples"]
+    both = [f"{100 * found['accuracy']['test']:.2f} %" for found in (metrics, plain)]
+    assert re.search(rf"accuracy, test +│ +{both[0]} +│ +{both[1]} ", shown.out)
+    assert "the target was missed: the accuracy on validation data is" in " ".join(shown.err.split())
+    assert ">plain<" in (out / "report.html").read_text().replace("\n", "")
+
+
 def test_no_measure_leaves_it_out(tmp_path):
     assert run(["train", "digits", *TINY, "--no-measure", "--out", str(tmp_path / "run")]) == 0
     metrics = metrics_of(tmp_path / "run")

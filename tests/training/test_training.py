@@ -7,6 +7,7 @@ import statistics
 
 import pytest
 import torch
+from sklearn import datasets
 
 from cheaplip.data import load
 from cheaplip.errors import ConfigError, DivergedError, Interrupted, RunError
@@ -14,7 +15,7 @@ from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder
 from cheaplip.trained.compare import Attack, compare, summarise
 from cheaplip.trained.evaluate import evaluate
-from cheaplip.training.config import from_json
+from cheaplip.training.config import TrainConfig, from_json
 from cheaplip.training.loop import Training
 from cheaplip.training.methods import METHODS
 from cheaplip.training.run import train
@@ -205,3 +206,37 @@ def test_options_out_of_range_say_what_was_expected(change, message):
 def test_a_newer_configuration_is_refused():
     with pytest.raises(ConfigError, match="unknown options turbo"):
         from_json({"data": "digits", "turbo": True})
+
+
+@pytest.mark.parametrize(("load_table", "label"), [("iris", "target"), ("wine", "target")])
+def test_the_usual_settings_learn_small_tables(load_table, label, tmp_path):
+    frame = getattr(datasets, f"load_{load_table}")(as_frame=True).frame
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    config = TrainConfig(data=str(tmp_path / "table.csv"), label=label, probe=0, search=16)
+    metrics = train(config, load(config.data, label=label), RunFolder(tmp_path / "run"))
+    plain = RunFolder(tmp_path / "run" / "reference").read_json("metrics.json")
+    assert min(metrics["accuracy"]["test"], plain["accuracy"]["test"]) >= 0.9
+    assert metrics["lipschitz"]["lower"] < plain["lipschitz"]["lower"] < 60
+
+
+def test_a_long_gradient_is_shortened(digits):
+    training = Training(dataclasses.replace(QUICK, method="plain", lr=0.01), digits)
+    with torch.no_grad():
+        for parameter in training.network.parameters():
+            parameter.mul_(50)
+    lengths = []
+
+    def look():
+        gradients = [parameter.grad for parameter in training.network.parameters()]
+        lengths.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+        return True
+
+    training.run_epoch(look)
+    assert lengths == [pytest.approx(1.0, rel=1e-4)]
+
+
+@pytest.mark.parametrize(("batch_size", "lr"), [(2, 0.25), (8, 1.0), (128, 1.0)])
+def test_small_batches_take_shorter_steps_unless_a_rate_is_named(batch_size, lr, digits):
+    config = dataclasses.replace(QUICK, method="plain", batch_size=batch_size, lr=None)
+    assert Training(config, digits).lr == pytest.approx(lr * config.resolved_lr)
+    assert Training(dataclasses.replace(config, lr=0.3), digits).lr == 0.3
