@@ -45,6 +45,7 @@ TRAININGS = {  # as the README's table names them
     "weight regularisation": "weight",
     "**CLIP**": "clip",
     "adversarial training": "adversarial",
+    "**CLIP without a scale**": "scale-free",
 }
 
 pytestmark = pytest.mark.skipif(len(PAGES) < 2, reason="needs the repository's README.md and docs/")
@@ -297,7 +298,7 @@ def test_the_readme_s_figures_are_those_of_the_results():
     pytest.importorskip("tyro", reason="needs the extra cli")
     from cheaplip.trained.compare import summarise
 
-    files = [ROOT / "results" / name / "results.json" for name in ("mnist", "mnist-rivals")]
+    files = [ROOT / "results" / name / "results.json" for name in ("mnist", "mnist-rivals", "scale-free")]
     found = {
         summary.name: summary.columns for summary in summarise([r for f in files for r in json.loads(f.read_text())])
     }

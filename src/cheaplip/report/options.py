@@ -10,6 +10,7 @@ from cheaplip.report.table import Group
 
 __all__ = ["Options", "options", "versions"]
 
+_UNSET = "unset"
 _SHOWN_ELSEWHERE = ("versions", "seed")
 
 
@@ -20,7 +21,7 @@ class Options:
     Attributes:
         names: of the configurations.
         different: options that differ, with the value of each configuration.
-        shared: options that all configurations share, with their value.
+        shared: options that all configurations share and that have a value, with their value.
     """
 
     names: tuple[str, ...]
@@ -36,7 +37,7 @@ def options(rows: Sequence[Group]) -> Options:
     return Options(
         tuple(name for name, _ in configs),
         tuple((key, several) for key, several in values.items() if len(set(several)) > 1),
-        tuple((key, several[0]) for key, several in values.items() if len(set(several)) == 1),
+        tuple((key, several[0]) for key, several in values.items() if len(set(several)) == 1 and several[0] != _UNSET),
     )
 
 
@@ -49,4 +50,4 @@ def versions(study: Study) -> str:
 
 
 def _written(value: Any) -> str:
-    return "unset" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _UNSET if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

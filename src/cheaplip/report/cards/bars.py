@@ -8,6 +8,7 @@ from cheaplip.runs.numbers import three_digits
 __all__ = ["pair_bars"]
 
 _FEATURES = 24  # at most as many are shown
+_NAMED = 340  # pixels of a plot with names below it, which need room
 
 
 def pair_bars(name: str, u: Sequence[float], v: Sequence[float], names: Sequence[str], unit: str) -> Figure:
@@ -41,8 +42,8 @@ def pair_bars(name: str, u: Sequence[float], v: Sequence[float], names: Sequence
         }
         for label, (heights, color) in series.items()
     ]
-    axes = layout("feature" if names else "feature (number of the column)", f"value ({unit})")
+    axes = layout("feature" if names else "feature (number of the column)", unit)
     axes["xaxis"] |= {"type": "category", "tickvals": ticks, "ticktext": texts, "automargin": True}
     axes |= {"barmode": "group", "showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}}
     alt = f"Bar plot of the two inputs of the steepest pair of {name}, feature by feature, and of their difference."
-    return Figure("Both inputs and their difference", alt, data, axes)
+    return Figure("Both inputs and their difference", alt, data, axes, height=_NAMED if names else None)
