@@ -14,8 +14,9 @@ import cheaplip.report
 from cheaplip.cli import run
 from cheaplip.data import load
 from cheaplip.report import ReportError, write_report
+from cheaplip.report.plots.frontier import frontier_curves
 from cheaplip.report.read import read_study
-from cheaplip.report.table import groups
+from cheaplip.report.table import columns, groups
 from cheaplip.training import results
 from report_folders import SCRIPT, own, row, write, write_run
 
@@ -254,3 +255,19 @@ def test_the_report_never_sees_a_model():
             for name in names:
                 known = name in allowed or name.startswith("cheaplip.report.")
                 assert known or name.partition(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_labels_of_points_that_lie_on_each_other_are_joined(tmp_path):
+    points = {"clip 0 %": (0.0, 0.5, 2.0), "clip 1 %": (0.01, 0.501, 2.01), "clip 2 %": (0.02, 0.9, 1.0)}
+    rows = [
+        row(name, method="clip", give_up=give_up, robust={"pgd@1.0": robust}, lipschitz={"lower": lower})
+        for name, (give_up, robust, lower) in points.items()
+    ]
+    rows.append(row("plain", robust={"pgd@1.0": 0.2}, accuracy={"test": 0.5}, lipschitz={"lower": 9.0}))
+    write(tmp_path / "results.json", rows)
+    found = read_study(tmp_path)
+    shown = columns(found)
+    attack = next(column for column in shown if column.attack)
+    for plot in frontier_curves(groups(found), shown, attack, shown[0], found.words):
+        assert plot.data[0]["text"] == ["0\u202f%, 1\u202f%", "", "2\u202f%"]
+        assert plot.data[1]["text"] == ["plain"]

@@ -10,6 +10,8 @@ from cheaplip.runs.words import Words
 
 __all__ = ["frontier_curves"]
 
+_NEAR = 0.03  # points closer than this part of the plot, in both directions, share a label
+
 
 def frontier_curves(
     rows: Sequence[Group], columns: Sequence[Column], attack: Column | None, test: Column, words: Words
@@ -66,6 +68,7 @@ def _plot(
                 "x": x,
                 "y": y,
                 "text": [plain(_label(group)) for group, _, _ in known],
+                "customdata": [plain(_label(group)) for group, _, _ in known],
                 "textfont": {"color": look.color, "size": 11},
                 "cliponaxis": False,
                 "line": {"color": look.color, "width": 2, "dash": look.dash},
@@ -74,7 +77,7 @@ def _plot(
                     "symbol": look.symbol,
                     "size": [16 if _is_knee(group) else 9 for group, _, _ in known],
                 },
-                "hovertemplate": "%{text}: %{x:.4g}, %{y:.4g}",
+                "hovertemplate": "%{customdata}: %{x:.4g}, %{y:.4g}",
             }
         )
         phrases += [
@@ -86,6 +89,7 @@ def _plot(
         drawn["textposition"] = [
             "top left" if 2 * place > min(places) + max(places) else "top right" for place in drawn["x"]
         ]
+    _join_labels(data)
     axes = layout(axis, words.axis("test"))
     if any(_margin(group) is not None for group in rows):
         note = "Each point is trained with the margin m that it says."
@@ -94,6 +98,22 @@ def _plot(
     if any(_is_knee(group) for group in rows):
         note += " The large point is the knee of the curve: further on, the same gain costs more."
     return Figure(title, f"Curves of {words.noun} against {axis}: {'; '.join(phrases)}.", data, axes, note)
+
+
+def _join_labels(data: list[Plotly]) -> None:
+    """Write the labels of points that lie almost on each other in one line, at the first of them."""
+    spread = [max(values) - min(values) for values in ([v for d in data for v in d[axis]] for axis in ("x", "y"))]
+    placed: list[tuple[Plotly, int]] = []
+    for drawn in data:
+        for i in range(len(drawn["x"])):
+            for other, j in placed:
+                apart = [abs(drawn[axis][i] - other[axis][j]) for axis in ("x", "y")]
+                if all(gap <= _NEAR * size for gap, size in zip(apart, spread, strict=True)):
+                    other["text"][j] += f", {drawn['text'][i]}"
+                    drawn["text"][i] = ""
+                    break
+            else:
+                placed.append((drawn, i))
 
 
 def _is_knee(group: Group) -> bool:
