@@ -37,7 +37,8 @@ digits | scikit-learn | digits | target
 diabetes | scikit-learn | diabetes | target | regression
 linnerud | scikit-learn | linnerud | Weight | regression
 penguins | palmerpenguins | palmerpenguins/data/penguins.csv | species
-mileage | islp | ISLP/data/Auto.csv | mpg | regression
+car seats | islp | ISLP/data/Carseats.csv | Sales | regression
+credit | islp | ISLP/data/Credit.csv | Balance | regression
 default | islp | ISLP/data/Default.csv | default
 caravan | islp | ISLP/data/Caravan.csv | Purchase
 juice | islp | ISLP/data/OJ.csv | Purchase
