@@ -116,7 +116,7 @@ def advice(trained: TrainedModel, metrics: Mapping[str, Any]) -> str:
     if least >= _diagonal(trained.data):
         return ""
     if not metrics.get("local") and not _broken(metrics, least) and _has_local_bounds(trained):
-        return f"{nothing}: --local bounds the constant around each input, which proves more"
+        return f"{nothing}: --local bounds the constant around each input, which proves larger radii"
     if trained.config is None or method_named(trained.config.method).group == Certified.group:
         return ""
     if not _can_be_trained(trained):
