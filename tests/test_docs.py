@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -96,6 +97,17 @@ def setting() -> dict[str, object]:
     }
 
 
+def write_run() -> None:
+    """runs/digits: a finished run."""
+    for package in ("sklearn", "tyro"):
+        pytest.importorskip(package, reason="needs the extra cli, for a run")
+    shutil.copytree(ROOT / "tests" / "runs" / "last_version" / "clip", "runs/digits")
+
+
+BEFORE: dict[str, Callable[[], None]] = {"docs/command-line.md": write_run}
+"""What a page's code expects in the current folder."""
+
+
 def run(page: str) -> Names:
     """What a page's blocks, one after the other, leave behind."""
     names = {"__name__": "page", **setting()}
@@ -162,6 +174,8 @@ def images(page: Names) -> None:
 
 def own_model(page: Names) -> None:
     assert page.net((4,), 3)(torch.rand(5, 4)).shape == (5, 3)
+    assert (page.prediction == page.labels).float().mean() == pytest.approx(page.accuracies["test"], abs=1e-6)
+    assert 0 < page.found.lower <= page.found.upper < float("inf")
 
 
 def skorch(page: Names) -> None:
@@ -194,6 +208,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     package = NEEDS[page][0] if page in NEEDS else "torch"
     pytest.importorskip(package, reason="needs the extra named on the page")
     monkeypatch.chdir(tmp_path)
+    BEFORE.get(page, lambda: None)()
     with warnings.catch_warnings():
         if package in FRAMEWORKS:
             warnings.simplefilter("ignore")

@@ -5,7 +5,7 @@ The file is long because half of it is the documentation and the checks of optio
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, SupportsFloat, get_args
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class DiscrepancyPrinciple:
 
     Raises:
         ValueError: an option is out of range, or λ is 0 and the multiplicative rule could never move it.
-        TypeError: ``penalty`` has no buffer ``lam``.
+        TypeError: ``penalty`` has no buffer ``lam``, or the target is no number.
 
     Reference:
         Bungert et al. 2021, Algorithm 2, last lines (additive); the multiplicative rule is ours.
@@ -113,6 +113,9 @@ class DiscrepancyPrinciple:
         for name, value, kinds in (("mode", mode, get_args(MetricMode)), ("rule", rule, get_args(Rule))):
             if value not in kinds:
                 raise ValueError(f"{name}: expected one of {', '.join(kinds)}, got {value!r}")
+        if not isinstance(target, SupportsFloat):
+            kind = "an accuracy as a fraction, such as 0.97" if mode == "max" else "a number"
+            raise TypeError(f"target: expected {kind}, got {target!r}")
         if mode == "max" and not 0 < target < 1:
             raise ValueError(
                 f"target: expected an accuracy in (0, 1), got {target}: 97 % is 0.97; for a loss say mode='min'"

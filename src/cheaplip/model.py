@@ -8,7 +8,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Model", "call_on_copy", "checked_output", "in_float64", "without_inference_tensors"]
+__all__ = [
+    "Model",
+    "call_on_copy",
+    "check_model_and_inputs",
+    "checked_output",
+    "in_float64",
+    "without_inference_tensors",
+]
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 """A module, or any function, with one tensor in and one out."""
@@ -19,6 +26,22 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 def call_on_copy(model: Model, x: Tensor) -> Tensor:
     """Call a model with a copy of its inputs, into which it may write; gradients pass through the copy."""
     return model(x.clone())
+
+
+def check_model_and_inputs(call: str, model: object, x: object) -> None:
+    """Refuse inputs that are no tensor, and a tensor in the place of the model.
+
+    Args:
+        call: the name of what was called, for the message.
+        model, x: what it was given.
+
+    Raises:
+        TypeError: names what was expected.
+    """
+    if not isinstance(x, Tensor) or isinstance(model, Tensor):
+        order = ": the model comes first" if isinstance(model, Tensor) and not isinstance(x, Tensor) else ""
+        got = f"{type(model).__name__} and {type(x).__name__}"
+        raise TypeError(f"{call}: expected a model, and a tensor of inputs, got {got}{order}")
 
 
 def without_inference_tensors(model: AnyModel) -> AnyModel:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cheaplip.cli import run
+from cheaplip.cli.parsing.complaints import one_line
 
 TINY = ["--epochs", "1", "--model", "mlp:4", "--probe", "0", "--search", "8", "--no-measure"]
 X = np.round(np.random.default_rng(0).normal(size=(60, 2)), 3)
@@ -83,6 +84,7 @@ CASES = {
     "no neurons": (train("mine.csv", *TINY, "--model", "mlp:0"), "model"),
     "images' network": (train("mine.csv", *TINY, "--model", "cnn"), "cnn"),
     "network that is gone": (train("mine.csv", *TINY, "--model", "functions:gone"), "cannot import"),
+    "network misspelt": (train("mine.csv", *TINY, "--model", "mpl:4"), "did you mean mlp:4?"),
     "network that is none": (train("mine.csv", *TINY, "--model", "functions:three"), "functions:three"),
     "device that does not compute": (train(*MINE, "--device", "meta"), "device: cannot use 'meta'"),
     "seeds of compare": ([*COMPARE, *TINY[:-1], "--seeds=-1"], "seeds: expected a whole number of 0 or more"),
@@ -146,6 +148,11 @@ CASES = {
     "frontier in a file": (["frontier", "mine.csv", "--label", "y", *TINY[:-1], "--out", "mine.csv"], "cannot write"),
     "frontier in another folder": (["frontier", "mine.csv", "--label", "y", *TINY[:-1], "--out", "pages"], "not empty"),
     "no processes": ([*FRONTIER, *TINY[:-1], "--jobs", "0"], "jobs: expected 1 or more"),
+    "table for a run": (["certify", "mine.csv"], "mine.csv is a file: expected the folder of a run made by"),
+    "table for an evaluated run": (["evaluate", "mine.csv"], "mine.csv is a file: expected the folder of a run"),
+    "table for a card": (["verify", "mine.csv"], "mine.csv is a file: expected the folder of a run"),
+    "table for an export": (["export", "mine.csv"], "mine.csv is a file: expected the folder of a run"),
+    "table for a report": (["report", "mine.csv"], "mine.csv"),
     "page of nothing": (["report", "pages"], "nothing to report"),
     "card of nothing": (["verify", "plain"], "cheaplip certify plain"),
 }
@@ -166,3 +173,64 @@ def test_bad_input_ends_in_one_line(arguments, message, place, monkeypatch, caps
     assert err.startswith("cheaplip: ")
     assert message in err
     assert state(place) == before
+
+
+OUT = "missing option --out PATH (the folder of the run; it must be empty, or not exist yet)"
+COMMANDS = "train, compare, rivals, frontier, evaluate, bracket, certify, verify, reproduce, report, export"
+TRAIN = ["train", "digits", "--out", "new"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([*TRAIN, "--epoch", "3"], "unrecognized option --epoch 3: did you mean --epochs?"),
+        ([*TRAIN, "--epoch=3"], "unrecognized option --epoch=3: did you mean --epochs?"),
+        ([*TRAIN, "--blue"], "unrecognized option --blue: 'cheaplip train --help' lists the options"),
+        (["bracket", "run", "--lr", "1"], "unrecognized option --lr 1: 'cheaplip bracket --help' lists the options"),
+        ([*TRAIN, "more", "words"], "unexpected 'more words': 'cheaplip train --help' lists what is expected"),
+        (
+            [*TRAIN, "--epoch", "3", "--mehtod", "clip"],
+            "unrecognized option --epoch 3: did you mean --epochs?; "
+            "unrecognized option --mehtod clip: did you mean --method?",
+        ),
+        (["train", "digits", "--epoch", "3"], f"{OUT}; unrecognized option --epoch 3: did you mean --epochs?"),
+        (["verify"], "missing argument (the run's folder)"),
+        ([*TRAIN, "--epochs", "ten"], "--epochs: expected a whole number or None, got 'ten'"),
+        ([*TRAIN, "--lam", "a b"], "--lam: expected a number or None, got 'a b'"),
+        ([*TRAIN, "--seed", "1.5"], "--seed: expected a whole number, got '1.5'"),
+        (["verify", "run", "--seconds", "x"], "--seconds: expected a number, got 'x'"),
+        (["verify", "run", "--seconds"], "--seconds: expected a value, got none"),
+        (["export", "run", "--format", "onx"], "--format: expected one of onnx, pt2, got 'onx'; did you mean 'onnx'?"),
+        (["trian", "digits"], f"unknown command 'trian': expected one of {COMMANDS}; did you mean 'train'?"),
+        ([], f"expected a command, one of {COMMANDS}: 'cheaplip --help' describes them"),
+        ([*TRAIN, "--every", "0"], "every: expected a whole number of 1 or more, got 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_words_that_cannot_be_parsed_get_a_short_line(arguments, line, capsys):
+    assert run(arguments) == 2
+    assert capsys.readouterr() == ("", f"cheaplip: {line}\n")
+
+
+BOX = """\x1b[31m╭─ Value error ─────────────────────────╮
+│ \x1b[1mError parsing --epochs: invalid literal │
+│ for int() with base 10: 'ten'         │
+│ ───────────────────────────────────── │
+│ For full helptext, see cheaplip --help │
+╰───────────────────────────────────────╯
+"""
+NEW = " Odd option\n ----------\n  Odd option: --epochs\n\n  is odd\n ----------\n  For help, run cheaplip --help\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (BOX, "--epochs: expected a whole number, got 'ten'"),
+        (NEW, "Odd option: --epochs is odd. For help, run cheaplip --help"),
+        ("nothing known", "nothing known"),
+        ("Required options\n----\nMissing from cheaplip train:\n", "Required options. Missing from cheaplip train:"),
+    ],
+    ids=["box", "unknown", "plain", "cut-off"],
+)
+def test_what_another_version_of_the_parser_says_is_shown_on_one_line(text, line):
+    assert one_line(text, ["train"], ["--epochs"], ["train"]) == line

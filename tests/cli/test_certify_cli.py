@@ -323,6 +323,85 @@ def test_a_card_of_bounds_around_each_input_is_verified(near, capsys):
     assert "yes: the weights" in capsys.readouterr().err
 
 
+def test_a_run_that_was_certified_around_each_input_stays_so(near, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(near, path)
+    before = json.loads((path / "metrics.json").read_text())["certified"]
+    assert run(["certify", str(path), "--epsilon", "1", "--seconds", "0.3"]) == 0
+    assert "bounds around each input" in capsys.readouterr().out
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert metrics["local"] is True
+    assert metrics["certified"]["0.5"] == pytest.approx(before["0.5"], abs=0.02)
+    assert run(["verify", str(path), "--seconds", "0.2"]) == 0
+    assert run(["certify", str(path), "--epsilon", "1", "--seconds", "0.3", "--no-local"]) == 0
+    assert "one bound for all inputs" in capsys.readouterr().out
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert "local" not in metrics
+    assert metrics["certified"]["0.5"] < before["0.5"]
+    assert run(["certify", str(path), "--seconds", "0.3"]) == 0
+    assert "local" not in json.loads((path / "metrics.json").read_text())
+    assert run(["verify", str(path), "--seconds", "0.2"]) == 0
+
+
+def test_local_and_no_local_exclude_each_other(near, capsys):
+    assert run(["certify", str(near), "--local", "--no-local"]) == 2
+    assert "local: expected one of --local and --no-local, got both" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def unproved(tmp_path_factory):
+    """A run that was trained without a bound."""
+    path = tmp_path_factory.mktemp("unproved") / "run"
+    options = ["--method", "plain", "--activation", "relu", "--epochs", "4", "--model", "mlp:32,16", *SHORT]
+    assert run(["train", "digits", "--out", str(path), *options, "--no-measure"]) == 0
+    return path
+
+
+WITHIN = "nothing is certified at ε = "
+NEAR, TRAINED = "--local bounds the constant around each input", "a network that is trained with --method certified"
+
+
+@pytest.mark.parametrize(
+    ("options", "advised"),
+    [
+        (["--epsilon", "0,3"], f"{WITHIN}3: {NEAR}"),
+        (["--epsilon", "3,4", "--local"], f"{WITHIN}3, 4: {TRAINED}"),
+        (["--epsilon", "0.001,3"], ""),
+        (["--epsilon", "0"], ""),
+        (["--epsilon", "8"], ""),
+        (["--epsilon", "3", "--json"], ""),
+    ],
+    ids=["global", "local", "something-certified", "only-0", "as-wide-as-the-data", "json"],
+)
+def test_what_can_prove_more_is_named_once_where_nothing_is_certified(options, advised, unproved, tmp_path, capsys):
+    shutil.copytree(unproved, tmp_path / "run")
+    assert run(["certify", str(tmp_path / "run"), "--seconds", "0.3", *options]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert advised in said
+    assert said.count(WITHIN) == bool(advised)
+
+
+def test_bounds_around_each_input_are_not_advised_where_an_attack_succeeds_throughout(unproved, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(unproved, path)
+    metrics = json.loads((path / "metrics.json").read_text())
+    attacked = {"robust": {"pgd@3.0": 0.0}, "robust_samples": {"pgd@3.0": 359}}
+    (path / "metrics.json").write_text(json.dumps(metrics | attacked))
+    assert run(["certify", str(path), "--seconds", "0.3", "--epsilon", "3"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert TRAINED in said
+    assert NEAR not in said
+
+
+def test_training_for_a_certificate_is_not_advised_after_it(near, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(near, path)
+    metrics = json.loads((path / "metrics.json").read_text())
+    (path / "metrics.json").write_text(json.dumps(metrics | {"certified": {}}))
+    assert run(["certify", str(path), "--seconds", "0.3", "--epsilon", "7"]) == 0
+    assert WITHIN not in capsys.readouterr().err
+
+
 def test_a_card_that_hides_that_its_radii_are_local_is_refused(near, tmp_path, capsys):
     shutil.copytree(near, tmp_path / "edited")
     card = json.loads((tmp_path / "edited/card.json").read_text())

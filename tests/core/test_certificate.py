@@ -324,6 +324,21 @@ def test_inputs_that_cannot_be_certified(change, error, message, problem):
             call()
 
 
+@pytest.mark.parametrize(("constant", "got"), [(5.0, "5.0"), (torch.tensor(5.0), "Tensor")], ids=["number", "tensor"])
+def test_a_constant_is_no_bracket(constant, got, problem):
+    model, x, _ = problem
+    message = f"bracket: expected what cheaplip.bracket(model, ...) returned, a Bracket, got {got}"
+    for call in (
+        lambda: certified_radius(model, x, constant),
+        lambda: certified_predictions(model, x, constant),
+        lambda: certified_accuracy(model, [(x, torch.zeros(50).long())], constant, 0.1),
+        lambda: certified_interval(model, x, constant, 0.1),
+        lambda: Certified(model, constant),
+    ):
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            call()
+
+
 @pytest.mark.parametrize("epsilon", [-0.1, math.nan, math.inf, "1", True], ids=str)
 def test_epsilon_is_a_finite_number(epsilon, problem):
     model, x, b = problem

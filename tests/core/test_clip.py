@@ -187,6 +187,16 @@ def test_any_function_of_one_tensor_is_a_model(kind, form):
 # Errors
 
 
+def test_arguments_in_the_wrong_order_are_named():
+    model, x = tanh_net(3, 16, 2), inputs(16, 3)
+    message = "joint: expected a model, and a tensor of inputs, got Tensor and Sequential: the model comes first"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        small_clip().joint(x, model)
+    message = "joint: expected a model, and a tensor of inputs, got Sequential and ndarray"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        small_clip().joint(model, x.numpy())
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_with_several_outputs_is_refused(form):
     message = (

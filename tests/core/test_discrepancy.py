@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -513,6 +514,26 @@ def test_an_incomplete_state_is_refused_by_name():
 def test_options_are_checked(target, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         DiscrepancyPrinciple(Penalty(), target, **options)
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "expected"),
+    [
+        ("97%", "max", "an accuracy as a fraction, such as 0.97, got '97%'"),
+        ("0.97", "max", "an accuracy as a fraction, such as 0.97, got '0.97'"),
+        (None, "max", "an accuracy as a fraction, such as 0.97, got None"),
+        ("1.0", "lipschitz", "a number, got '1.0'"),
+    ],
+    ids=["percent", "text", "none", "constant"],
+)
+def test_a_target_that_is_no_number_is_refused(target, mode, expected):
+    with pytest.raises(TypeError, match=f"^{re.escape(f'target: expected {expected}')}$"):
+        DiscrepancyPrinciple(Penalty(), target, mode=mode)
+
+
+@pytest.mark.parametrize("target", [np.float32(0.5), torch.tensor(0.5)], ids=["numpy", "torch"])
+def test_a_target_may_be_another_package_s_number(target):
+    assert float(DiscrepancyPrinciple(Penalty(), target).target) == 0.5
 
 
 @pytest.mark.parametrize("damping", [math.nan, math.inf], ids=str)

@@ -185,3 +185,12 @@ def test_a_single_input_has_no_spread():
     model, x, _ = problem()
     with pytest.raises(ValueError, match="expected a batch of two or more inputs, got 1"):
         ScaleFreeCLIP(PairSet(x, size=6)).joint(model, x[:1])
+
+
+@pytest.mark.parametrize("call", ["joint", "forward"])
+def test_arguments_in_the_wrong_order_are_named(call):
+    model, x, _ = problem()
+    clip = ScaleFreeCLIP(PairSet(x[:8]))
+    message = f"{call}: expected a model, and a tensor of inputs, got Tensor and Sequential: the model comes first"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        getattr(clip, call)(x, model)

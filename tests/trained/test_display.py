@@ -1,7 +1,9 @@
 """In a notebook, a bracket, a run and a frontier show themselves as tables and plots; and the notebook runs."""
 
 import math
+import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +80,38 @@ def test_without_matplotlib_the_remedy_is_named(curve, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'cheaplip\[plots\]'"):
         curve.plot()
+
+
+def test_a_bracket_prints_on_one_line_and_stays_a_dataclass():
+    b = cheaplip.bracket(nn.Linear(200, 1), shape=(200,), seconds=0.1)
+    assert repr(b) == f"Bracket(lower={b.lower:.6g}, upper={b.upper:.6g}, method={b.method!r})"
+    plain = Bracket(1.0, PAIR, math.inf, "none", 2, 0.1)
+    assert repr(plain) == "Bracket(lower=1, upper=inf, method='none')"
+    assert plain == replace(plain)
+    assert plain != replace(plain, upper=2.0)
+    assert replace(plain, upper=2.0).witness is PAIR
+    again = pickle.loads(pickle.dumps(b))
+    assert (again.lower, again.upper, again.fingerprint) == (b.lower, b.upper, b.fingerprint)
+    estimated = cheaplip.bracket(nn.Linear(2, 1), shape=(2,), seconds=0.1, method="clever")
+    assert f", estimate={estimated.estimate.value:.6g})" in repr(estimated)
+
+
+def test_a_frontier_prints_on_one_line_and_stays_a_dataclass(curve):
+    assert repr(curve) == "Frontier(3 rows: plain, clip 1 %, clip 2 %; attack='pgd@0.2', knee='clip 1 %')"
+    assert repr(replace(curve, missing=("clip 4 %",))).endswith("knee='clip 1 %', missing=1)")
+    assert pickle.loads(pickle.dumps(curve)) == curve
+
+
+@pytest.mark.parametrize("kind", [str, Path, RunFolder])
+def test_a_run_is_loaded_by_its_path_and_prints_on_one_line(kind):
+    run = load_run(kind(RUN), load("digits"))
+    assert repr(run) == f"TrainedModel('clip', model=Sequential, data='digits', folder={str(RUN)!r})"
+    assert repr(replace(run, folder=None)).endswith("data='digits', folder=None)")
+
+
+def test_what_is_no_path_of_a_run_is_refused():
+    with pytest.raises(TypeError, match=r"^folder: expected the path of a run's folder, got int$"):
+        load_run(3)
 
 
 class Shell:

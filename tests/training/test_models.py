@@ -162,6 +162,9 @@ def test_own_model_by_name():
     ("spec", "shape", "message"),
     [
         pytest.param("mlq:3", (4,), "cannot import 'mlq:3'", id="unknown-with-colon"),
+        pytest.param("mpl:20", (4,), "expected package.module:function; did you mean mlp:20?", id="letters-swapped"),
+        pytest.param("ResNets:8,4", (4,), "; did you mean resnet:8,4?", id="letter-too-many"),
+        pytest.param("2cf", (4,), "or package.module:function; did you mean '2c2f'?", id="letter-missing"),
         pytest.param("vgg", (4,), "unknown model 'vgg': expected mlp:WIDTHS", id="unknown"),
         pytest.param("resnet", (1, 8, 8), "model 'resnet': expected resnet:DEPTH,WIDTH", id="resnet-without-numbers"),
         pytest.param("resnet:9,16", (1, 8, 8), "with a depth of 6 n + 2, such as 8, 14 or 20", id="resnet-depth"),
@@ -183,6 +186,12 @@ def test_own_model_by_name():
 def test_bad_models_say_what_was_expected(spec, shape, message):
     with pytest.raises(ModelError, match=re.escape(message)):
         build(spec, shape, 3)
+
+
+@pytest.mark.parametrize("spec", ["mpl:net", "vgg:16", "widest:20,10", f"{__name__}:nothing"])
+def test_no_model_is_suggested_for_a_function_or_a_name_that_is_like_none(spec):
+    with pytest.raises(ModelError, match=r"expected package\.module:function$"):
+        build(spec, (4,), 3)
 
 
 @pytest.mark.parametrize(("spec", "odd"), [("mlp:4,5", 5), ("resnet:8,3", 3)])

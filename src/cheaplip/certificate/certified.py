@@ -15,6 +15,7 @@ from cheaplip.domain import Domain
 from cheaplip.errors import CertificateError
 from cheaplip.lipschitz.bounds.ranges import output_interval
 from cheaplip.lipschitz.bracket import Bracket
+from cheaplip.lipschitz.certifiable import check_bracket
 from cheaplip.lipschitz.fingerprint import borders
 from cheaplip.lipschitz.reading.chain import Chain
 from cheaplip.lipschitz.reading.operations import Interval
@@ -51,6 +52,7 @@ class Certified(nn.Module):
         pairs: as in :func:`certified_predictions`.
 
     Raises:
+        TypeError: ``bracket`` is no bracket.
         ValueError: the bracket proves nothing or is another model's, or the outputs are not logits.
 
     Example:
@@ -68,6 +70,7 @@ class Certified(nn.Module):
 
     def __init__(self, model: nn.Module, bracket: Bracket, *, pairs: Tensor | None = None) -> None:
         super().__init__()
+        check_bracket(bracket)
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.domain: Domain | None = copy.deepcopy(bracket.domain)
         classifier = _classifier(self.model, bracket, pairs)

@@ -71,7 +71,7 @@ def certified_predictions(
         Predictions, (B,) int64, and Euclidean radii, (B,) float64; 0 where nothing is certified.
 
     Raises:
-        TypeError: ``x`` is not floating-point.
+        TypeError: ``x`` is not floating-point, or ``b`` is no bracket.
         ValueError: ``x`` has another shape, the bracket proves nothing or is another model's, or the outputs are not
             logits.
 
@@ -108,7 +108,7 @@ def certified_radius(
         Euclidean radii, (B,) float64; 0 where nothing is certified.
 
     Raises:
-        TypeError: ``x`` is not floating-point.
+        TypeError: ``x`` is not floating-point, or ``b`` is no bracket.
         ValueError: ``x`` lies outside the domain or has another shape, the bracket proves nothing or is another
             model's, or the outputs are not logits.
 
@@ -146,7 +146,7 @@ def certified_accuracy(
         In [0, 1].
 
     Raises:
-        TypeError: inputs are not floating-point, or labels not integers.
+        TypeError: inputs are not floating-point, labels not integers, or ``b`` is no bracket.
         ValueError: ε or a label is out of range, there are no inputs, or as in :func:`certified_radius`.
 
     Example:
@@ -187,7 +187,7 @@ def certified_interval(model: nn.Module, x: Tensor, b: Bracket, epsilon: float) 
         Lower and upper bound, each (B, \*output) float64.
 
     Raises:
-        TypeError: ``x`` is not floating-point.
+        TypeError: ``x`` is not floating-point, or ``b`` is no bracket.
         ValueError: ε is out of range or reaches across the ball's border, or as in :func:`certified_radius`.
 
     Example:

@@ -2,20 +2,14 @@
 
 Each command is a dataclass in a module of its own, whose fields are its options; ``train.py`` is a short one. Shared by
 all: ``options.py`` (options given as text), ``trained_model.py`` (options that name a model), ``tracking.py``,
-``console.py`` (progress bars, tables, messages). Start with ``run`` below.
+``console.py`` (progress bars, tables, messages), ``parsing/`` (from words to a command). Start with ``run`` below.
 
 May import every other package except ``integrations``.
 """
 
-import io
-import re
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
-
-import tyro
 
 from cheaplip.cli.bracket import BracketCommand
 from cheaplip.cli.certify import CertifyCommand
@@ -24,6 +18,7 @@ from cheaplip.cli.console import Interrupt, fail, messages, warnings_as_lines
 from cheaplip.cli.evaluate import EvaluateCommand
 from cheaplip.cli.export import ExportCommand
 from cheaplip.cli.frontier import FrontierCommand
+from cheaplip.cli.parsing import parse
 from cheaplip.cli.report import ReportCommand
 from cheaplip.cli.reproduce import ReproduceCommand
 from cheaplip.cli.rivals import RivalsCommand
@@ -96,35 +91,6 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """Join a percent sign that stands alone, as in ``0.5 %``, with the word before it."""
-    words: list[str] = []
-    for word in arguments:
-        if word == "%" and words:
-            words[-1] += word
-        else:
-            words.append(word)
-    return words
-
-
 def _parse(arguments: Sequence[str]) -> Callable[[Interrupt], None] | int:
-    """Parse arguments into a command, or an exit status; the parser's message about bad input is shown in one line."""
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            command: Callable[[Interrupt], None] = tyro.extras.subcommand_cli_from_dict(
-                _COMMANDS,
-                prog="cheaplip",
-                description="Train models with a small Lipschitz constant, measure how stable they are, and prove it.",
-                args=_joined(arguments),
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 2
-        if status == 0:
-            sys.stdout.write(out.getvalue())
-        else:
-            message = " ".join(re.sub(r"[─│╭╮╰╯━┃]|-{3,}|\x1b\[[0-9;]*m", " ", err.getvalue() + out.getvalue()).split())
-            fail(re.sub(r"^Value error Error parsing __tyro\S*: ", "", message))  # a name that only the parser uses
-        return status
-    return command
+    """Parse arguments into a command, or an exit status."""
+    return parse(_COMMANDS, arguments)

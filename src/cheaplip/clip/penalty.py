@@ -15,7 +15,7 @@ from cheaplip.clip.aggregate import Aggregate, shares, weighted_aggregate
 from cheaplip.clip.shared_pass import Join, Split
 from cheaplip.distributed import own, ranks, union, unwrapped
 from cheaplip.errors import CheaplipWarning
-from cheaplip.model import Model, call_on_copy, checked_output
+from cheaplip.model import Model, call_on_copy, check_model_and_inputs, checked_output
 from cheaplip.modes import (
     check_independent_rows,
     check_repeatable,
@@ -184,8 +184,10 @@ class CLIP(nn.Module):
 
         Raises:
             BatchDependentLayerError: a layer, named, mixes the inputs of a batch.
+            TypeError: ``x`` is no tensor.
             ValueError: ``x`` is not of the pairs' shape.
         """
+        check_model_and_inputs("joint", model, x)
         shape = self.pairs.u.shape[1:]
         if x.shape[1:] != shape:
             raise ValueError(f"x: expected inputs of shape {tuple(shape)} as the pairs, got {tuple(x.shape[1:])}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cheaplip.clip.aggregate import Aggregate
 from cheaplip.clip.penalty import CLIP
-from cheaplip.model import Model
+from cheaplip.model import Model, check_model_and_inputs
 from cheaplip.pairs import PairSet
 from cheaplip.quotient import Norm
 
@@ -119,6 +119,7 @@ class ScaleFreeCLIP(nn.Module):
 
         Raises:
             BatchDependentLayerError: a layer, named, mixes the inputs of a batch.
+            TypeError: ``x`` is no tensor.
             ValueError: ``x`` is not of the pairs' shape, or a single input, whose outputs have no spread.
         """
         return self._divide(*self._pass(model, x, shared=True))
@@ -129,6 +130,7 @@ class ScaleFreeCLIP(nn.Module):
 
     def _pass(self, model: Model, x: Tensor, *, shared: bool) -> tuple[Tensor, Tensor, bool]:
         """Outputs of the batch, L (``every`` times over in training), and whether the pairs were visited."""
+        check_model_and_inputs("joint" if shared else "forward", model, x)
         if len(x) < 2:
             raise ValueError(f"x: expected a batch of two or more inputs, got {len(x)}: the spread of one is 0")
         visited = self.clip.due or not self.training

@@ -1,6 +1,5 @@
 """``load``: find data by name (a built-in set, a file, a folder of images, a function) or take a frame, and read it."""
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +24,7 @@ from cheaplip.data.splits import split
 from cheaplip.data.tables.reader import Known, is_frame, read_frame, read_parquet, read_table_file
 from cheaplip.domain import Box
 from cheaplip.errors import DataError
+from cheaplip.suggestion import did_you_mean
 
 __all__ = ["load"]
 
@@ -205,11 +205,9 @@ def _read(source: Any, label: str | None, task: str, reading: Reading, recipe: R
             f"{source}: expected a file whose name ends in .npz, {', '.join(_TABLES)}, got another; save it as one of "
             "them"
         )
-    close = difflib.get_close_matches(source.lower(), _BUILT_IN, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     raise DataError(
         f"unknown data {source!r}: expected digits, {', '.join(LISTED)}, a .npz or .csv file, "
-        f"a folder of images by class, or package.module:function{hint}"
+        f"a folder of images by class, or package.module:function{did_you_mean(source.lower(), _BUILT_IN)}"
     )
 
 

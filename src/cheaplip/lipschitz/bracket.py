@@ -83,6 +83,10 @@ class Bracket:
             return 1.0 if self.upper == 0 else math.inf
         return self.upper / self.lower
 
+    def __repr__(self) -> str:
+        estimate = "" if self.estimate is None else f", estimate={self.estimate.value:.6g}"
+        return f"Bracket(lower={self.lower:.6g}, upper={self.upper:.6g}, method={self.method!r}{estimate})"
+
     def _repr_html_(self) -> str:
         estimate = None if self.estimate is None else self.estimate.value
         return bracket_table(self.lower, self.upper, self.gap, self.norm, self.method, self.reason, estimate)

@@ -17,6 +17,7 @@ from cheaplip.lipschitz.rounding import EPS, above
 
 __all__ = [
     "bracketed_chain",
+    "check_bracket",
     "check_device",
     "check_epsilon",
     "check_form",
@@ -30,9 +31,11 @@ def bracketed_chain(model: nn.Module, b: Bracket) -> Chain:
     """Read a model, and check that the bracket was proved for it.
 
     Raises:
+        TypeError: ``b`` is no bracket.
         ValueError: the bracket has another norm than 2, no finite upper end or no fingerprint; it was proved for
             another model; or its domain or its upper end was changed.
     """
+    check_bracket(b)
     if b.norm != 2:
         raise ValueError(f"bracket: expected one in norm 2, got norm {b.norm:g}: call bracket(model, ..., norm=2)")
     if not b.upper < math.inf:
@@ -131,8 +134,16 @@ def _covers(outer: Domain | None, inner: Domain | None) -> bool:
     return bool((bottom >= low).all() and (top <= high).all())
 
 
+def check_bracket(b: object) -> None:
+    """Refuse what is not a bracket, such as the constant alone: it does not say what it was proved for."""
+    if not isinstance(b, Bracket):
+        got = f"{b!r}" if isinstance(b, (int, float)) else type(b).__name__
+        raise TypeError(f"bracket: expected what cheaplip.bracket(model, ...) returned, a Bracket, got {got}")
+
+
 def check_form(x: Tensor, b: Bracket) -> None:
     """Refuse what is not a batch of inputs of the bracketed shape."""
+    check_bracket(b)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"x: expected a tensor of floating-point inputs, got {got}: convert them with x.float()")

@@ -156,8 +156,9 @@ class RunFolder:
         try:
             with (self.path / name).open("rb") as file:
                 content = parse(file.read(MOST_BYTES + 1))
-        except FileNotFoundError:
-            raise RunError(f"no {name} in {self.path}: expected the folder of a run made by 'cheaplip train'") from None
+        except (FileNotFoundError, NotADirectoryError):
+            problem = f"{self.path} is a file" if self.path.is_file() else f"no {name} in {self.path}"
+            raise RunError(f"{problem}: expected the folder of a run made by 'cheaplip train'") from None
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {self.path / name}: {error}") from error
         if not isinstance(content, dict):

@@ -1,21 +1,26 @@
 """The certificate of a trained model: what is proved of its predictions for the test data, kept in its folder."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from cheaplip.data import Data
+from cheaplip.lipschitz import LipschitzBound
 from cheaplip.lipschitz.bracket import Bracket, bracket
+from cheaplip.robustness import CORRUPTIONS
 from cheaplip.trained.bracket import SECONDS, record_bracket
 from cheaplip.trained.card import write_card
 from cheaplip.trained.loading import TrainedModel
+from cheaplip.training.methods import method_named
+from cheaplip.training.methods.certified import Certified
 from cheaplip.training.tasks import task_of
 
-__all__ = ["bracket_for_certificate", "certify"]
+__all__ = ["advice", "bracket_for_certificate", "certify"]
 
 _PARTS = (0.125, 0.25, 0.5)  # of the data's attack radius, as less can be proved than withstands an attack
 _SLACK = 2e-4  # relative; twice the accuracy of the optimisation, so that proving a bound again succeeds
@@ -26,7 +31,7 @@ def certify(
     *,
     epsilons: Sequence[float] | None = None,
     seconds: float | None = SECONDS,
-    local: bool = False,
+    local: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Bracket a model, certify every test input, and write the results; for a run, its model card as well.
@@ -41,7 +46,8 @@ def certify(
         epsilons: Euclidean radii. None: an eighth, a quarter and half of the data's attack radius.
         seconds: time for both ends of the bracket, about. None: the search takes a fixed number of steps.
         local: whether to bound the constant in the ball around each test input, too, see
-            :func:`cheaplip.certified_radius`; the metrics then have ``local``.
+            :func:`cheaplip.certified_radius`; the metrics then have ``local``. None: as the last time, so that a proof
+            is not replaced by a weaker one; not at first.
         progress: called with (steps done, steps in all) of the search.
 
     Returns:
@@ -60,11 +66,13 @@ def _certify(
     trained: TrainedModel,
     epsilons: Sequence[float] | None,
     seconds: float | None,
-    local: bool,
+    local: bool | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     model, data, folder = trained.model, trained.data, trained.folder
     metrics = trained.metrics() or task_of(data).metrics(model, {"test": data.test})
+    if local is None:
+        local = metrics.get("local") is True
     if local:
         task_of(data).check_local(model, data.shape)  # before the bracket takes its time
     if epsilons is None:
@@ -84,6 +92,68 @@ def _certify(
     if folder is not None and trained.config is not None:
         write_card(folder, trained.config, data, metrics, b)
     return metrics
+
+
+def advice(trained: TrainedModel, metrics: Mapping[str, Any]) -> str:
+    """Say what can prove more of a classifier of which nothing is certified at any radius above 0.
+
+    Bounds around each input are named where the model has them, unless they were used, or an attack has found that no
+    input withstands those radii. Otherwise training for a certificate is named, for a run that was trained without a
+    proved bound.
+
+    Args:
+        trained: the model.
+        metrics: what :func:`certify` returned.
+
+    Returns:
+        A sentence; "" where something is certified, or where neither of the two would help.
+    """
+    figures = {float(key): figure for key, figure in metrics["certified"].items() if float(key) > 0}
+    if task_of(trained.data).mode == "min" or not figures or any(figures.values()):
+        return ""
+    least = min(figures)
+    nothing = f"nothing is certified at ε = {', '.join(f'{radius:g}' for radius in figures)}"
+    if least >= _diagonal(trained.data):
+        return ""
+    if not metrics.get("local") and not _broken(metrics, least) and _has_local_bounds(trained):
+        return f"{nothing}: --local bounds the constant around each input, which proves larger radii"
+    if trained.config is None or method_named(trained.config.method).group == Certified.group:
+        return ""
+    if not _can_be_trained(trained):
+        return ""
+    return f"{nothing}: a network that is trained with --method {Certified.name} can be certified further"
+
+
+def _diagonal(data: Data) -> float:
+    """Return the distance from which on every input can become every other."""
+    low, high = data.domain.bounds(data.test.x.device, torch.float64)
+    return float(torch.linalg.vector_norm((high - low).expand(data.shape)))
+
+
+def _broken(metrics: Mapping[str, Any], radius: float) -> bool:
+    """Return whether an attack within a Euclidean radius has left no input right."""
+    for key, figure in (metrics.get("robust") or {}).items():
+        name, _, size = key.partition("@")
+        if figure == 0 and name not in CORRUPTIONS and not name.endswith("-linf") and float(size) <= radius:
+            return True
+    return False
+
+
+def _has_local_bounds(trained: TrainedModel) -> bool:
+    try:
+        task_of(trained.data).check_local(trained.model, trained.data.shape)
+    except ValueError:  # among them that of a layer without such bounds
+        return False
+    return True
+
+
+def _can_be_trained(trained: TrainedModel) -> bool:
+    """Return whether certified training knows a bound of the model that it can differentiate."""
+    try:
+        LipschitzBound(trained.model, trained.data.shape)
+    except ValueError:  # among them that of a layer without one
+        return False
+    return True
 
 
 def bracket_for_certificate(

@@ -80,6 +80,11 @@ class Frontier:
     knee: str | None
     missing: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        names = ", ".join(row["name"] for row in self.rows)
+        missing = f", missing={len(self.missing)}" if self.missing else ""
+        return f"Frontier({len(self.rows)} rows: {names}; attack={self.attack!r}, knee={self.knee!r}{missing})"
+
     def _repr_html_(self) -> str:
         return frontier_table(self.rows, self.knee)
 

@@ -39,6 +39,10 @@ class TrainedModel:
         """Return the metrics of the run so far; of a model from elsewhere, an empty dictionary."""
         return {} if self.config is None or self.folder is None else self.folder.read_json("metrics.json")
 
+    def __repr__(self) -> str:
+        model, folder = type(self.model).__name__, None if self.folder is None else str(self.folder.path)
+        return f"TrainedModel({self.name!r}, model={model}, data={self.data.name!r}, folder={folder!r})"
+
     def _repr_html_(self) -> str:
         return run_table(self.name, self.metrics())
 
@@ -47,18 +51,23 @@ class TrainedModel:
         return plot_history([] if self.folder is None else self.folder.history(), ax)
 
 
-def load_run(folder: RunFolder, data: Data | None = None, *, source: str | None = None) -> TrainedModel:
+def load_run(folder: RunFolder | str | Path, data: Data | None = None, *, source: str | None = None) -> TrainedModel:
     """Load the model of a finished run.
 
     Args:
-        folder: the folder of the run.
+        folder: the folder of the run, or its path.
         data: its data. None: it is loaded as well.
         source: where its data are now, if they have moved.
 
     Raises:
+        TypeError: ``folder`` is neither.
         RunError: there is no finished run, or its weights do not fit its model.
         DataError: its data cannot be loaded, or have changed so that its rows are no longer there.
     """
+    if not isinstance(folder, RunFolder):
+        if not isinstance(folder, str | Path):
+            raise TypeError(f"folder: expected the path of a run's folder, got {type(folder).__name__}")
+        folder = RunFolder(folder)
     folder.read_json("metrics.json")
     config = from_json(folder.read_json("config.json"))
     config.check_device()

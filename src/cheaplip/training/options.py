@@ -1,6 +1,5 @@
 """``SharedOptions``, the options that every training method has, and functions that check a single option."""
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from cheaplip.data.augmentation import parse_augmentation
 from cheaplip.data.scaling import Scaling
 from cheaplip.discrepancy import Rule
 from cheaplip.errors import ConfigError
+from cheaplip.suggestion import did_you_mean
 from cheaplip.training.models import Activation, FinalActivation
 from cheaplip.training.reading_options import ReadingOptions
 from cheaplip.training.tasks import TASKS
@@ -157,9 +157,7 @@ class SharedOptions(ReadingOptions):
 def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     """Raise a :class:`ConfigError` unless ``value`` is None or one of ``choices``; it suggests the most similar one."""
     if value is not None and value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}{hint}")
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")
 
 
 def check_whole(name: str, value: int | None, least: int) -> None:

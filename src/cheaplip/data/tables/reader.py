@@ -1,6 +1,5 @@
 """The reader of tables: one column is the label, all others are features."""
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from cheaplip.data.tables.labels import number_classes, read_numbers
 from cheaplip.data.tables.numbers import Category, find_decimal, is_missing, parse_number
 from cheaplip.data.tables.text import read_text
 from cheaplip.errors import DataError
+from cheaplip.suggestion import did_you_mean
 
 __all__ = ["Known", "is_frame", "read_frame", "read_parquet", "read_table_file"]
 
@@ -115,10 +115,8 @@ def _read(
             f"choose one with label=, --label on the command line: {listed}"
         )
     if list(names).count(label) != 1:
-        close = [name for name in names if name.casefold() == label.casefold()] or difflib.get_close_matches(
-            label, names, 1
-        )
-        hint = f"; did you mean {close[0]!r}?" if close and list(names).count(label) == 0 else ""
+        same = [name for name in names if name.casefold() == label.casefold()]
+        hint = did_you_mean(label, same or names) if list(names).count(label) == 0 else ""
         raise DataError(f"{source}: expected one column {label!r} in the first line, got the columns {listed}{hint}")
     _refuse_data_as_names(names, source)
     names, notes = unique_names(names)

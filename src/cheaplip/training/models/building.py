@@ -1,5 +1,6 @@
 """``build``: a model from its name, or from a function of your own."""
 
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import nn
 from cheaplip.data.importing import import_object
 from cheaplip.errors import ModelError
 from cheaplip.modes import evaluation_mode
+from cheaplip.suggestion import did_you_mean, nearest
 from cheaplip.training.models.activations import ACTIVATIONS, Activation, check_widths
 from cheaplip.training.models.convolutional import check_images, four_and_three, madry, two_and_two
 from cheaplip.training.models.perceptrons import perceptron
@@ -23,6 +25,7 @@ _CONVOLUTIONAL: dict[str, Callable[[tuple[int, ...], int, Callable[[], nn.Module
     "2c2f": two_and_two,
     "4c3f": four_and_three,
 }
+_WITH_NUMBERS = ("mlp", "resnet")  # after a colon
 
 
 def build(
@@ -90,12 +93,17 @@ def _construct(spec: str, shape: tuple[int, ...], outputs: int, activation: Acti
     raise ModelError(
         f"unknown model {spec!r}: expected mlp:WIDTHS (such as mlp:200,80), {', '.join(_CONVOLUTIONAL)}, "
         "resnet:DEPTH,WIDTH (such as resnet:20,16), linear, or package.module:function"
+        f"{did_you_mean(spec.lower(), (*_CONVOLUTIONAL, 'linear'))}"
     )
 
 
 def _own(spec: str, shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Call a function of the user's."""
-    function: Callable[[tuple[int, ...], int], nn.Module] = import_object(spec, ModelError, "package.module:function")
+    function: Callable[[tuple[int, ...], int], nn.Module]
+    try:
+        function = import_object(spec, ModelError, "package.module:function")
+    except ModelError as error:
+        raise ModelError(f"{error}{_similar(spec, error.__cause__)}") from error
     try:
         model = function(shape, outputs)
     except Exception as error:  # whatever a user's function raises
@@ -105,6 +113,14 @@ def _own(spec: str, shape: tuple[int, ...], outputs: int) -> nn.Module:
             f"{spec}: expected a function of (shape, outputs) that returns a module, got {type(model).__name__}"
         )
     return model
+
+
+def _similar(spec: str, cause: BaseException | None) -> str:
+    """Return a hint at the model that was meant by numbers after the name of a module that does not exist."""
+    module, _, numbers = spec.partition(":")
+    missing = isinstance(cause, ModuleNotFoundError) and cause.name == module
+    near = nearest(module.lower(), _WITH_NUMBERS) if missing and re.fullmatch(r"[\d, ]+", numbers) else None
+    return "" if near is None else f"; did you mean {near}:{numbers}?"
 
 
 def _widths(spec: str) -> list[int]:

@@ -1,0 +1,22 @@
+"""The suggestion of what was probably meant by a name that does not exist, for the end of an error's message."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["did_you_mean", "nearest"]
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that is most like a word; None if none is."""
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1)), None)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" with the choice x that is most like a word, or "" if none is.
+
+    Example:
+        >>> did_you_mean("sigmiod", ["relu", "sigmoid"])
+        "; did you mean 'sigmoid'?"
+    """
+    near = nearest(word, choices)
+    return "" if near is None else f"; did you mean {near!r}?"
