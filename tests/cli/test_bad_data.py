@@ -88,6 +88,8 @@ OPTIONS = {
     "drop unknown": ["--label", "y", "--drop", "z"],
     "drop the label": ["--label", "y", "--drop", "y"],
     "drop all": ["--label", "y", "--drop", "a,b"],
+    "missing code in no cell": ["--label", "y", "--missing", "k.A."],
+    "no missing code": ["--label", "y", "--missing", ""],
     "separator": ["--label", "y", "--separator", "abc"],
     "another separator": ["--label", "y", "--separator", ";"],
     "decimal": ["--label", "y", "--decimal", "x"],

@@ -88,7 +88,8 @@ def load(
             sets of MedMNIST have a validation part of their own.
         test: size of the test part as a fraction of all samples, in (0, 1). Sets with a name have a test part of their
             own.
-        reading: how the source is to be read: separator, encoding, range of values, size of images, columns to drop.
+        reading: how the source is to be read: separator, encoding, range of values, size of images, columns to drop,
+            codes of missing values.
         recipe: how a run read the data, from its ``data.json``: the same rows, split, classes and scaling are used, and
             rows that are new since are left out.
 
@@ -230,6 +231,7 @@ def _check_options_of_source(source: Any, label: str | None, reading: Reading) -
         raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
     for name, value, applies, wanted in (
         ("drop", reading.dropped, table, "a table"),
+        ("missing", reading.missing, table, "a table"),
         ("separator", reading.separator, text, "a text file such as .csv"),
         ("encoding", reading.encoding, text, "a text file such as .csv"),
         ("decimal", reading.decimal, table, "a table"),

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from cheaplip.errors import DataError
 
-__all__ = ["MISSING", "Category", "find_decimal", "is_missing", "parse_exact", "parse_number"]
+__all__ = ["MISSING", "Category", "Missing", "find_decimal", "is_missing", "parse_exact", "parse_number"]
 
 MISSING = frozenset(
     {
@@ -33,9 +33,17 @@ class Category(str):
     __slots__ = ()
 
 
+class Missing(str):
+    """A text or number that stands for a missing value, as the user says."""
+
+    __slots__ = ()
+
+
 def is_missing(cell: object) -> bool:
     """Return whether a cell stands for a missing value."""
-    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
+    return (
+        cell is None or isinstance(cell, Missing) or cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
+    )
 
 
 def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
@@ -76,7 +84,7 @@ def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
 
 def parse_number(cell: object, decimal: str = ".") -> float | None:
     """Return the number that a cell holds; None if it holds none."""
-    if isinstance(cell, Category):
+    if isinstance(cell, (Category, Missing)):
         return None
     if not isinstance(cell, str):
         return float(cell) if isinstance(cell, (int, float, Decimal)) else None
