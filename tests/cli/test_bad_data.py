@@ -67,7 +67,7 @@ ARRAYS = {
     "complex": {"x": X.astype(complex), "y": Y},
     "a row": {"x": X[0], "y": Y},
     "too few labels": {"x": X, "y": Y[1:]},
-    "labels from 1": {"x": X, "y": Y + 1},
+    "missing names of classes": {"x": X, "y": np.array(["", "a"])[Y]},
     "labels of half": {"x": X, "y": Y / 2},
     "one-hot": {"x": X, "y": np.eye(2)[Y]},
     "missing": {"x": np.where(X > 5, np.nan, X), "y": Y},

@@ -10,13 +10,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from cheaplip.data import checks
-from cheaplip.data.arrays import RawData, read_npz
+from cheaplip.data.arrays import RawData
 from cheaplip.data.dataset import Data, Split, TaskName, check_data, make_data
 from cheaplip.data.description import describe, describe_inputs, describe_labels
 from cheaplip.data.images import read_images
 from cheaplip.data.importing import current_folder_importable, import_object
 from cheaplip.data.named.official import Part
 from cheaplip.data.named.reader import LISTED, NAMES, read_named
+from cheaplip.data.npz.reader import read_npz
 from cheaplip.data.prepare import Choices, prepare
 from cheaplip.data.reading import Reading
 from cheaplip.data.recipe import Recipe, part_digest, warn_of_change
@@ -62,8 +63,8 @@ def load(
             - ``cifar-10``, see :func:`cheaplip.data.named.cifar.read_cifar`;
             - ``pneumoniamnist`` or another two-dimensional set of MedMNIST, see
               :func:`cheaplip.data.named.medmnist.read_medmnist`;
-            - a ``.npz`` file with arrays x and y, or another of the usual names, such as x_train, y_train, x_test and
-              y_test, which give the split;
+            - a ``.npz`` file with arrays x and y, or others of the usual names, such as x_train, y_train, x_test and
+              y_test, which give the split, or an array of labels that ``label`` names;
             - a ``.csv`` or ``.tsv`` file whose first line names the columns, also compressed with gzip; its separator,
               decimal comma and encoding are found. Or a ``.parquet`` file;
             - a folder that holds a folder of images for each class, or such folders below ``train`` and ``test``;
@@ -72,9 +73,11 @@ def load(
 
             Or, in Python, a data frame of pandas or polars itself.
 
-            Classes are 0, 1, …, classes − 1; in a table they may be any texts or numbers, which are sorted and
-            numbered; 1 and 1.0 are one class. For regression y holds finite numbers, (N,) or (N, k).
-        label: the column of a table that holds the classes, or the numbers to predict.
+            Classes are 0, 1, …, classes − 1; in a table they may be any texts or numbers, in a ``.npz`` file any texts
+            or whole numbers, which are sorted and numbered; 1 and 1.0 are one class. For regression y holds finite
+            numbers, (N,) or (N, k).
+        label: the column of a table, or the array of a ``.npz`` file, that holds the classes, or the numbers to
+            predict.
         task: ``classification`` or ``regression``.
         scaling: ``standard`` subtracts each feature's mean and divides by its standard deviation, both taken from the
             training part; distances are then in standard deviations. ``none`` leaves features as they are. None
@@ -185,7 +188,7 @@ def _read(source: Any, label: str | None, task: str, reading: Reading, recipe: R
         digits = load_digits()
         return RawData(digits.images[:, None] / 16, digits.target)
     if _has_suffix(source, ".npz"):
-        return read_npz(_existing(source))
+        return read_npz(_existing(source), label, task=task, known=None if recipe is None else recipe.classes)
     if _has_suffix(source, _TEXT):
         return read_table_file(_existing(source), label, reading, task=task, known=known)
     if _has_suffix(source, ".parquet"):
@@ -227,8 +230,11 @@ def _check_options_of_source(source: Any, label: str | None, reading: Reading) -
     else:
         text = _has_suffix(source, _TEXT)
         table = _has_suffix(source, _TABLES) or _is_function(source)
-    if label is not None and not table:
-        raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
+    if label is not None and not (table or _has_suffix(source, ".npz")):
+        raise DataError(
+            f"label={label!r}: expected only with a table ({', '.join(_TABLES)} or a data frame) or a .npz file, got "
+            f"{source!r}; leave it out"
+        )
     for name, value, applies, wanted in (
         ("drop", reading.dropped, table, "a table"),
         ("missing", reading.missing, table, "a table"),

@@ -148,12 +148,13 @@ def _read(
         notes += more
     else:
         columns = _known_columns(dict(zip(names, cells, strict=True)), known, source, decimal)
+    title = f"column {label!r}"
     if task == "regression":
-        y: Any = read_numbers(labels, label, place=place, decimal=decimal, known=known is not None)
+        y: Any = read_numbers(labels, title, place=place, decimal=decimal, known=known is not None)
         classes: tuple[str, ...] = ()
     else:
         y, classes = number_classes(
-            labels, label, source=source, place=place, decimal=decimal, known=None if known is None else known[2]
+            labels, title, source=source, place=place, decimal=decimal, known=None if known is None else known[2]
         )
     return RawData(None, y, columns, classes=classes, notes=tuple(notes), place=place)
 
