@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cheaplip.data import load
+from cheaplip.data import Reading, load
 from data_files import blobs, refuses, save_npz
 
 
@@ -35,6 +36,14 @@ from data_files import blobs, refuses, save_npz
 def test_an_unknown_source(source: str, message: str) -> None:
     with refuses(message):
         load(source)
+
+
+@pytest.mark.parametrize("options", [{}, {"label": "y"}, {"reading": Reading.parse(separator=";")}], ids=str)
+@pytest.mark.parametrize("name", ["ok.xlsx", "ok.json", "ok.txt", "ok"])
+def test_a_file_of_another_kind_with_any_options(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with refuses("ends in .npz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, got another; save it as one of them"):
+        load(str(tmp_path / name), **options)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +92,8 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
             {"x": X, "kind": Y},
             "expected arrays named x and y, got x, kind; write them with np.savez(path, x=x, y=y), or name the "
             "labels with label=, --label on the command line (names that are known: x, data, image, images, imgs, "
-            "feature, features, input, inputs and y, target, targets, label, labels; for a given split x_train, y_train, "
-            "x_test, y_test and such)",
+            "feature, features, input, inputs and y, target, targets, label, labels; for a given split "
+            "x_train, y_train, x_test, y_test and such)",
             id="no y",
         ),
         pytest.param(

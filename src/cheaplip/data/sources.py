@@ -32,6 +32,7 @@ __all__ = ["load"]
 _BUILT_IN = ("digits", *NAMES)
 _TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _TABLES = (*_TEXT, ".parquet")
+_FILES = (".npz", *_TABLES)
 
 
 def load(
@@ -195,39 +196,44 @@ def _read(source: Any, label: str | None, task: str, reading: Reading, recipe: R
         return read_parquet(_existing(source), label, reading, task=task, known=known)
     if Path(source).is_dir():
         return read_images(Path(source), reading.size, None if recipe is None else recipe.classes)
-    if _is_function(source):
-        found = _call(source)
-        if isinstance(found, Data):
-            return found
-        if is_frame(found):
-            return read_frame(found, source, label, reading, task=task, known=known)
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
-        return RawData(found[0], found[1])
+    found = _call(source)
+    if isinstance(found, Data):
+        return found
+    if is_frame(found):
+        return read_frame(found, source, label, reading, task=task, known=known)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
+    return RawData(found[0], found[1])
+
+
+def _unknown(source: str) -> DataError:
+    """Return the error for data of no known kind."""
     if Path(source).is_file():
-        raise DataError(
+        return DataError(
             f"{source}: expected a file whose name ends in .npz, {', '.join(_TABLES)}, got another; save it as one of "
             "them"
         )
     close = difflib.get_close_matches(source.lower(), _BUILT_IN, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise DataError(
+    return DataError(
         f"unknown data {source!r}: expected digits, {', '.join(LISTED)}, a .npz or .csv file, "
         f"a folder of images by class, or package.module:function{hint}"
     )
 
 
 def _is_function(source: str) -> bool:
-    return ":" in source and not Path(source).exists() and not _has_suffix(source, (".npz", *_TABLES))
+    return ":" in source and not Path(source).exists() and not _has_suffix(source, _FILES)
 
 
 def _check_options_of_source(source: Any, label: str | None, reading: Reading) -> None:
-    """Refuse options that do not apply to a source."""
+    """Refuse a source of no known kind, and options that do not apply to a source."""
     if not isinstance(source, str):
         if not is_frame(source):
             raise DataError(f"expected the name of data, or a data frame, got {type(source).__name__}")
         table = text = True
     else:
+        if not (source in _BUILT_IN or _has_suffix(source, _FILES) or Path(source).is_dir() or _is_function(source)):
+            raise _unknown(source)
         text = _has_suffix(source, _TEXT)
         table = _has_suffix(source, _TABLES) or _is_function(source)
     if label is not None and not (table or _has_suffix(source, ".npz")):

@@ -110,7 +110,9 @@ def _read(
     task: str,
     known: Known | None,
 ) -> RawData:
-    listed = (", ".join(names[:10]) or "none") + (f", … ({len(names)} columns)" if len(names) > 10 else "")
+    if not names:
+        raise DataError(f"{source}: expected columns of features and of labels, got none; fill the table")
+    listed = ", ".join(names[:10]) + (f", … ({len(names)} columns)" if len(names) > 10 else "")
     if label is None:
         raise DataError(
             f"{source}: expected the name of the column that holds the {_LABELS[task]}; "
