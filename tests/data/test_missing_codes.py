@@ -99,6 +99,10 @@ SUGGESTED = {
         table(lambda i: "k.A." if i < 30 else float(i)) + "\n1,k.A.,0",
         "'b' ('k.A.' in 31 of 61 rows and else numbers: if it stands for a missing value, missing='k.A.', on the",
     ),
+    "the only decimal commas": (
+        "\n".join(["a;b;y", *(f"{i};{german(B[i]) if i % 3 else 'k.A.'};{i % 2}" for i in range(60))]),
+        "expected a number with a decimal comma, as in most rows, got 'k.A.' (20 cells): if it stands for",
+    ),
     "once": (table(lambda i: "k.A." if i == 0 else None), "got 'k.A.'; encode the column, or leave it out"),
     "two texts": (table(lambda i: ["k.A.", "n.b.", None, None][i % 4]), "got 'k.A.'; encode the column, or"),
     "a text with a comma": (table(third('"k, A"')), "got 'k, A'; encode the column, or leave it out"),

@@ -49,6 +49,8 @@ def is_missing(cell: object) -> bool:
 def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
     """Return the character before a table's decimals.
 
+    Columns of numbers show it; if none does, those whose cells are all numbers but for one text, such as ``k.A.``.
+
     Args:
         columns: the cells of each column.
         source: where they come from, for messages.
@@ -56,18 +58,18 @@ def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
     Raises:
         DataError: some numbers have a decimal point and others a decimal comma, or each comma may be either.
     """
-    comma = point = thousands = None
+    clean: list[str] = []
+    mixed: list[str] = []
     for column in columns:
         texts = [_ungapped(cell) for cell in column if _is_text(cell) and not is_missing(cell)]
-        if not all(_NUMBER_LIKE.fullmatch(text) for text in texts):
-            continue
-        for text in texts:
-            if "," in text and _COMMA_THOUSANDS.fullmatch(text):
-                thousands = thousands or text
-            elif "," in text and _COMMA.fullmatch(text):
-                comma = comma or text
-            elif "." in text and _POINT.fullmatch(text) and not _POINT_THOUSANDS.fullmatch(text):
-                point = point or text
+        numbers = [text for text in texts if _NUMBER_LIKE.fullmatch(text)]
+        if len(numbers) == len(texts):
+            clean += numbers
+        elif len(numbers) * 2 >= len(texts) and len(set(texts) - set(numbers)) == 1:
+            mixed += numbers
+    comma, point, thousands = _decimals(clean)
+    if not (comma or point or thousands):
+        comma, point, thousands = _decimals(mixed)
     choose = "say which it is with decimal=, --decimal on the command line: , or ."
     if comma and point:
         raise DataError(
@@ -80,6 +82,19 @@ def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
             f"between thousands; {choose}"
         )
     return "," if comma else "."
+
+
+def _decimals(texts: Iterable[str]) -> tuple[str, str, str]:
+    """Return the first text with a decimal comma, with a decimal point, and with a comma that may be either; or ""."""
+    comma = point = thousands = ""
+    for text in texts:
+        if "," in text and _COMMA_THOUSANDS.fullmatch(text):
+            thousands = thousands or text
+        elif "," in text and _COMMA.fullmatch(text):
+            comma = comma or text
+        elif "." in text and _POINT.fullmatch(text) and not _POINT_THOUSANDS.fullmatch(text):
+            point = point or text
+    return comma, point, thousands
 
 
 def parse_number(cell: object, decimal: str = ".") -> float | None:
