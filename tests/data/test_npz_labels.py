@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cheaplip import CheaplipWarning
+from cheaplip.cli import run
 from cheaplip.data import load
 from data_files import refuses, save_npz
 
@@ -146,3 +147,12 @@ def test_a_run_on_numbered_classes_does_not_take_names_for_them(tmp_path):
 def test_names_that_differ_in_case_alone_are_warned_of(tmp_path):
     with pytest.warns(CheaplipWarning, match="array 'y': 'Rot' and 'rot' differ in case or blanks only"):
         load(save_npz(tmp_path, x=X, y=np.array(["rot", "Rot"])[Y % 2]))
+
+
+def test_the_pages_of_a_run_show_the_names_of_classes(tmp_path):
+    source = save_npz(tmp_path, ids=IDS, measured=X + 3 * np.eye(4)[Y], kind=KINDS[Y])
+    options = ["--epochs", "1", "--model", "mlp:4", "--target", "None", "--no-measure"]
+    assert run(["train", source, "--label", "kind", *options, "--out", str(tmp_path / "run")]) == 0
+    assert run(["evaluate", str(tmp_path / "run"), "--attacks", "noise"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(f">{kind}<" in page for kind in KINDS)
