@@ -105,6 +105,7 @@ SUGGESTED = {
     ),
     "once": (table(lambda i: "k.A." if i == 0 else None), "got 'k.A.'; encode the column, or leave it out"),
     "two texts": (table(lambda i: ["k.A.", "n.b.", None, None][i % 4]), "got 'k.A.'; encode the column, or"),
+    "a text with a quote": (table(third("can't say")), 'got "can\'t say"; encode the column, or leave it out'),
     "a text with a comma": (table(third('"k, A"')), "got 'k, A'; encode the column, or leave it out"),
 }
 
@@ -166,6 +167,13 @@ def test_codes_in_a_frame(kind, tmp_path):
     data = load(frame, label="y", reading=Reading.parse(missing="-99.9,k.A."))
     assert data.feature_names == ("a", "b", "c = g", "c = missing", "c = r")
     assert float(data.from_source.inverse(data.train.x.double())[:, 1].min()) > -5
+
+
+def test_a_number_among_the_categories_of_a_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": A, "zone": pandas.Categorical([1.0, 2.0, -99.0] * 20), "y": [0, 1] * 30})
+    data = load(frame, label="y", reading=Reading.parse(missing="-99"))
+    assert data.feature_names == ("a", "zone = 1.0", "zone = 2.0", "zone = missing")
 
 
 def test_truth_values_are_no_numbers_of_a_code():

@@ -180,7 +180,7 @@ def _one_word(present: Sequence[object], decimal: str) -> tuple[str, int]:
     texts = [str(cell).strip() for cell in present if parse_number(cell, decimal) is None]
     words = Counter(text for text in texts if text not in _MISSING_AMONG_NUMBERS)
     (word, count), *others = words.most_common() or [("", 0)]
-    return ("", 0) if others or count < 2 or "," in word else (word, count)
+    return ("", 0) if others or count < 2 or "," in word or "'" in word else (word, count)
 
 
 def _if_missing(code: str) -> str:

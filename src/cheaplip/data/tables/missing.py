@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cheaplip.data.tables.numbers import Missing, parse_number
+from cheaplip.data.tables.numbers import Category, Missing, parse_number
 from cheaplip.errors import DataError
 
 __all__ = ["count_codes", "mark_numbers", "mark_texts"]
@@ -36,7 +36,9 @@ def mark_numbers(cells: Iterable[object], codes: Sequence[str], decimal: str) ->
         code_of = {float(np.float32(number)): code for number, code in code_of.items()} | code_of
 
     def mark(cell: object) -> object:
-        number = None if isinstance(cell, (bool, Missing)) else parse_number(cell, decimal)
+        if isinstance(cell, (bool, Missing)):
+            return cell
+        number = parse_number(str(cell)) if isinstance(cell, Category) else parse_number(cell, decimal)
         return cell if number is None or number not in code_of else Missing(code_of[number])
 
     return [mark(cell) for cell in cells]
