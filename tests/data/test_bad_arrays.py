@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cheaplip.data import load
+from cheaplip.data import Reading, load
 from data_files import blobs, refuses, save_npz
 
 
@@ -37,6 +38,14 @@ def test_an_unknown_source(source: str, message: str) -> None:
         load(source)
 
 
+@pytest.mark.parametrize("options", [{}, {"label": "y"}, {"reading": Reading.parse(separator=";")}], ids=str)
+@pytest.mark.parametrize("name", ["ok.xlsx", "ok.json", "ok.txt", "ok"])
+def test_a_file_of_another_kind_with_any_options(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with refuses("ends in .npz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, got another; save it as one of them"):
+        load(str(tmp_path / name), **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -50,7 +59,10 @@ def test_an_unknown_source(source: str, message: str) -> None:
         ),
         pytest.param({"split_seed": -1}, "split_seed: expected an integer from 0 to 2**32 - 1, got -1", id="seed"),
         pytest.param(
-            {"label": "kind"}, "label='kind': expected only with a .csv file, got 'digits'; leave it out", id="label"
+            {"label": "kind"},
+            "label='kind': expected only with a table (.csv, .tsv, .csv.gz, .tsv.gz, .parquet or a data frame) or a "
+            ".npz file, got 'digits'; leave it out",
+            id="label",
         ),
         pytest.param(
             {"validation": 0.001},
@@ -77,9 +89,17 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
     ("arrays", "message"),
     [
         pytest.param(
-            {"x": X, "labels": Y},
-            "expected arrays named x and y, got x, labels; write them with np.savez(path, x=x, y=y)",
+            {"x": X, "kind": Y},
+            "expected arrays named x and y, got x, kind; write them with np.savez(path, x=x, y=y), or name the "
+            "labels with label=, --label on the command line (names that are known: x, data, image, images, imgs, "
+            "feature, features, input, inputs and y, target, targets, label, labels; for a given split "
+            "x_train, y_train, x_test, y_test and such)",
             id="no y",
+        ),
+        pytest.param(
+            {"x": X, "label": Y, "targets": Y},
+            "expected arrays named x and y, got x, label, targets; write them",
+            id="two of labels",
         ),
         pytest.param({}, "expected arrays named x and y, got none", id="no arrays"),
         pytest.param(
@@ -106,7 +126,8 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
         ),
         pytest.param(
             {"x": spoilt(spoilt(X, (7, 2), np.nan), (9, 0), np.inf), "y": Y},
-            "expected finite numbers, got NaN or Inf in 2 of 180 places, the first at row 7, column 2",
+            "expected finite numbers, got NaN or Inf in 2 of 180 places, the first at row 7, column 2; fill them "
+            "in, such as with medians, x = np.where(np.isnan(x), np.nanmedian(x, axis=0), x), or drop the rows",
             id="nan and inf",
         ),
         pytest.param(
@@ -116,7 +137,8 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
         ),
         pytest.param(
             {"x": spoilt(X.astype(float), (5, 1), 1e300), "y": Y},
-            "got NaN or Inf in 1 of 180 places, the first at row 5, column 1",
+            "got NaN or Inf in 1 of 180 places, the first at row 5, column 1; they are infinite, or too large for "
+            "float32: correct them, or drop the rows",
             id="beyond float32",
         ),
         pytest.param(
@@ -125,7 +147,6 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
             id="lengths",
         ),
         pytest.param({"x": X, "y": np.eye(3)[Y]}, "shape (60,) to go with x, got (60, 3)", id="one-hot"),
-        pytest.param({"x": X, "y": Y - 1}, "got -1 at row 0; number the classes from 0", id="negative"),
         pytest.param({"x": X, "y": Y + 0.5}, "got 0.5 at row 0; number the classes from 0", id="fraction"),
         pytest.param({"x": X, "y": spoilt(Y.astype(float), (4,), np.nan)}, "got nan at row 4", id="nan label"),
         pytest.param(
@@ -133,15 +154,29 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
             "got none of class 3 and a largest of inf",
             id="inf label",
         ),
+        pytest.param({"x": X, "y": spoilt(Y, (0,), 10**12)}, "got 1 of class '1000000000000'; add samples", id="huge"),
         pytest.param(
-            {"x": X, "y": Y + 1},
-            "got none of class 0 and a largest of 3; number the classes from 0 without gaps",
-            id="from one",
+            {"x": X, "y": np.arange(60) + 7},
+            "got 1 of class '7'; add samples, or drop the class; if the 60 different labels are numbers to predict, "
+            "use --task regression",
+            id="numbers to predict",
         ),
         pytest.param(
-            {"x": X, "y": spoilt(Y, (0,), 10**12)}, "got none of class 3 and a largest of 1000000000000", id="huge"
+            {"x": X, "y": np.array(["cat", "", "dog"])[Y]},
+            "arrays.npz, row 1: expected a class in array 'y', got an empty cell (and 19 more); fill it in",
+            id="missing name",
         ),
-        pytest.param({"x": X, "y": Y.astype(str)}, "one integer per sample, got <U", id="names"),
+        pytest.param(
+            {"x": X, "y": np.array(["cat", "dog"])[Y // 2][:-1]},
+            "shape (60,) to go with x, got (59,)",
+            id="lengths, names",
+        ),
+        pytest.param(
+            {"x": X, "y": np.array(["cat", "dog"], dtype=object)[Y // 2]},
+            "expected arrays of numbers, or of texts as labels, which y.astype(str) makes of objects, written by",
+            id="names as objects",
+        ),
+        pytest.param({"x": X, "y": 0 * Y + 7}, "at least two classes, got only class 0 ('7')", id="one class, 7"),
         pytest.param(
             {"x": X, "y": 0 * Y},
             "expected at least two classes, got only class 0; add the others' samples",

@@ -8,6 +8,7 @@ from cheaplip.data import load
 from data_files import refuses, save_csv
 
 LINES = ["size,weight,kind", *(f"{i},{i / 2},{'ab'[i % 2]}" for i in range(12))]
+ABOVE_2, ABOVE_4 = (f"but 'kind' is in line {line}: remove the lines above it" for line in (2, 4))
 
 
 def with_line(number: int, line: str) -> str:
@@ -42,7 +43,46 @@ def with_line(number: int, line: str) -> str:
             "got the columns 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … (30 columns)",
             id="long header",
         ),
-        pytest.param("", "kind", "expected one column 'kind' in the first line, got the columns none", id="empty"),
+        pytest.param(
+            "",
+            "kind",
+            "expected the names of the columns in the first line, but the file is empty; save the table again",
+            id="empty",
+        ),
+        pytest.param("", None, "but the file is empty; save the table again", id="empty, no label"),
+        pytest.param("\n \n,,\n", "kind", "but the file is empty; save the table again", id="blank"),
+        pytest.param("sep=;\n", "kind", "but the file is empty; save the table again", id="a separator alone"),
+        pytest.param(
+            "\n".join(["Laboratory", "2024-01-31", "", *LINES]), "kind", f"first line, {ABOVE_4}", id="titles"
+        ),
+        pytest.param("\n".join(["Laboratory of C", *LINES]), "kind", f"first line, {ABOVE_2}", id="title of words"),
+        pytest.param("\n".join(["Samples, all", *LINES]), "kind", f"first line, {ABOVE_2}", id="title with a comma"),
+        pytest.param("\n".join(["Samples,,", *LINES]), "kind", f"first line, {ABOVE_2}", id="title, all cells"),
+        pytest.param(
+            "\n".join(["sep=;", "Samples", *LINES]).replace(",", ";"),
+            "kind",
+            "but 'kind' is in line 3: remove the lines above it",
+            id="title after the separator",
+        ),
+        pytest.param(
+            "\n".join(["Samples", *LINES]),
+            None,
+            ", line 2: expected 1 cell, as in the first line, got 3; if lines stand above the names of the columns, "
+            "remove them",
+            id="title, no label",
+        ),
+        pytest.param(
+            "\n".join(["Samples", *LINES]),
+            "sort",
+            "got 3; if lines stand above the names of the",
+            id="title, other label",
+        ),
+        pytest.param(
+            with_line(1, "size,weight,sort"),
+            "a",
+            "expected one column 'a' in the first line, got the columns size, weight, sort",
+            id="a class for its column",
+        ),
         pytest.param(
             LINES[0],
             "kind",

@@ -103,8 +103,14 @@ def alone(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: draw(f / "dog" / "wide.png", size=(7, 5)), "dog/wide.png: expected 6 × 5 pixels, as "),
-        (lambda f: draw(f / "dog" / "wide.png", size=(7, 5)), "cat/00.png, got 7 × 5; resize it"),
+        (
+            lambda f: draw(f / "dog" / "wide.png", size=(7, 5)),
+            "dog/wide.png: expected 5 × 6 pixels (height × width), as ",
+        ),
+        (
+            lambda f: draw(f / "dog" / "wide.png", size=(7, 5)),
+            "cat/00.png, got 5 × 7; resize it, or all with resize=, --resize 5x6 on",
+        ),
         (broken, "dog/bad.png: expected an image, which cannot be read: "),
         (text, "dog/notes.txt: expected an image, which cannot be read: "),
         (

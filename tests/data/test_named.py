@@ -410,7 +410,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(monkeypatch, tmp_path):
     [
         ({"scaling": "standard"}, "comes with a scale and a box of its own"),
         ({"task": "regression"}, "holds classes, not numbers"),
-        ({"label": "y"}, "expected only with a .csv file"),
+        ({"label": "y"}, "expected only with a table"),
     ],
     ids=["scaling", "task", "label"],
 )

@@ -393,6 +393,13 @@ def test_a_frame_is_read_as_its_file_is(kind, tmp_path):
     assert torch.equal(data.test.x, other.test.x)
 
 
+def test_a_frame_without_columns_is_refused():
+    pandas = pytest.importorskip("pandas")
+    for label in (None, "y"):
+        with refuses("frame: expected columns of features and of labels, got none; fill the table"):
+            load(pandas.DataFrame(), label=label)
+
+
 def test_a_frame_s_columns_of_other_types_are_refused_by_name():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": range(40), "when": pandas.date_range("2024", periods=40), "y": [0, 1] * 20})

@@ -239,6 +239,23 @@ def test_a_named_target_that_a_constant_answer_meets_is_warned_of(target):
         named_aim(dataclasses.replace(TOY, target=0.5, method="plain"), toy((0.98, 0.02)))
 
 
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("0.98%", "98%"),
+        (0.0098, "98%"),
+        ("0.995 %", "99.5%"),
+        ("0.7%", "70%"),
+        ("1%", None),
+        ("40%", None),
+    ],
+)
+def test_a_fraction_with_a_percent_sign_is_suggested_without_it(target, meant):
+    words = f"or name a higher one; if {meant} was meant, write --target {meant}" if meant else "or name a higher one"
+    with pytest.warns(CheaplipWarning, match=f"{re.escape(words)}$"):
+        named_aim(dataclasses.replace(TOY, target=target), toy())
+
+
 def test_a_network_with_one_class_for_all_inputs_is_called_that(tmp_path, capsys):
     # Six different inputs, each in about 67 rows with at most two 'yes': whatever fits the rows says 'no' to all.
     lines = ["a,b,fraud", *(f"{i % 2},{i % 3},{'yes' if i < 8 else 'no'}" for i in range(400))]

@@ -30,7 +30,7 @@ class TrainedModelOptions:
     data: str | None = None
     """data of a model from elsewhere, named as in train; for a run, where its data are now if they have moved"""
     label: str | None = None
-    """the column of a CSV file that holds the labels"""
+    """the column of a table, or the array of a .npz file, that holds the labels"""
     task: str = "classification"
     """task of that data: classification or regression"""
     scaling: Scaling = "none"

@@ -131,20 +131,23 @@ def bytes_to_unit_interval(x: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.divide(x, np.float32(255), dtype=np.float32))
 
 
-def refuse_non_finite(x: NDArray[Any], source: str, place: Callable[..., str]) -> None:
+def refuse_non_finite(
+    x: NDArray[Any], source: str, place: Callable[..., str], remedy: str = "fill them in, or drop the rows"
+) -> None:
     """Raise a :class:`DataError` that names the first place where a number is NaN or infinite.
 
     Args:
         x: the numbers.
         source: where they come from.
         place: from the indices of a number to the words for its place.
+        remedy: what to do about it.
     """
     bad = ~np.isfinite(x)
     if bad.any():
         first = np.unravel_index(int(bad.argmax()), bad.shape)
         raise DataError(
             f"{source}: expected finite numbers, got NaN or Inf in {bad.sum()} of {x.size} places, the first at "
-            f"{place(*map(int, first))}; fill them in, or drop the rows"
+            f"{place(*map(int, first))}; {remedy}"
         )
 
 

@@ -58,8 +58,9 @@ def read_images(folder: Path, size: tuple[int, int] | None = None, known: Sequen
     for file, image in zip(files, images, strict=True):
         if image.size != first:
             raise DataError(
-                f"{file.path}: expected {first[0]} × {first[1]} pixels, as {files[0].path}, got {image.size[0]} × "
-                f"{image.size[1]}; resize it, or all with resize=, --resize {first[1]}x{first[0]} on the command line"
+                f"{file.path}: expected {first[1]} × {first[0]} pixels (height × width), as {files[0].path}, got "
+                f"{image.size[1]} × {image.size[0]}; resize it, or all with resize=, --resize {first[1]}x{first[0]} on "
+                "the command line"
             )
         if (image.mode in _DEEP) != depth:
             kinds = ("8 bits", "more than 8 bits, grey")
@@ -69,7 +70,7 @@ def read_images(folder: Path, size: tuple[int, int] | None = None, known: Sequen
     total = 4 * len(images) * first[0] * first[1] * (1 if mode == "L" or depth else 3)
     if total > _MOST_BYTES:
         raise DataError(
-            f"{folder}: expected images that fit in memory, got {len(images)} of {first[0]} × {first[1]} pixels, which "
+            f"{folder}: expected images that fit in memory, got {len(images)} of {first[1]} × {first[0]} pixels, which "
             f"need {total >> 30} GiB: use resize=, --resize 64 on the command line"
         )
     pixels = [np.asarray(image if depth else image.convert(mode)) for image in images]

@@ -155,7 +155,7 @@ def _split(raw: RawData, y: Tensor, source: str, choices: Choices) -> tuple[list
     drawn = f"drawn at random with seed {choices.seed}" + ("" if choices.numbers else ", in proportion to the classes")
     if raw.parts is None:
         fractions = (choices.test, choices.validation)
-        numbers = raw.columns is not None and all(parse_number(name) is not None for name in raw.classes)
+        numbers = bool(raw.classes) and not raw.pixels and all(parse_number(name) is not None for name in raw.classes)
         train, test, held_out = split(y, source, fractions, choices.seed, names=raw.classes, numbers=numbers)
         return [train, held_out, test], drawn
     given = [torch.from_numpy(np.flatnonzero(raw.parts == part)) for part in range(len(PARTS))]
@@ -255,7 +255,17 @@ def _refuse_unusable(x: NDArray[Any], raw: RawData, source: str) -> None:
     if numbers.dtype.kind in "biu":
         return
     with np.errstate(over="ignore"):
-        checks.refuse_non_finite(numbers.astype(np.float32), source, place)
+        checks.refuse_non_finite(numbers.astype(np.float32), source, place, _remedy(numbers))
+
+
+def _remedy(x: NDArray[Any]) -> str:
+    """Return what to do about numbers that are not finite."""
+    if np.isnan(x).any():
+        return (
+            "fill them in, such as with medians, x = np.where(np.isnan(x), np.nanmedian(x, axis=0), x), or drop the "
+            "rows; empty cells of a .csv file are filled in so"
+        )
+    return "they are infinite, or too large for float32: correct them, or drop the rows"
 
 
 def _missing(columns: Sequence[Column]) -> list[str]:

@@ -14,12 +14,14 @@ class Reading:
 
     Attributes:
         dropped: columns of a table that are left out.
+        missing: codes that stand for a missing value in a table, beside the usual ones.
         separator, encoding, decimal: of a text file: the character between cells, the encoding, ``","`` or ``"."``.
         bounds: the smallest and the largest value that inputs can have, read as 0 and 1.
         size: the height and the width to which images are resized.
     """
 
     dropped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     separator: str | None = None
     encoding: str | None = None
     decimal: str | None = None
@@ -31,6 +33,7 @@ class Reading:
         cls,
         *,
         drop: str | None = None,
+        missing: str | None = None,
         separator: str | None = None,
         encoding: str | None = None,
         decimal: str | None = None,
@@ -44,8 +47,15 @@ class Reading:
         """
         if decimal not in (None, ",", "."):
             raise DataError(f"decimal: expected , or ., got {decimal!r}")
+        codes = () if missing is None else tuple(dict.fromkeys(code.strip() for code in missing.split(",")))
+        if "" in codes:
+            raise DataError(
+                f"missing: expected codes between commas, such as k.A.,-99, got {missing!r}; empty cells are "
+                "missing anyway"
+            )
         return cls(
             dropped=tuple(name.strip() for name in drop.split(",")) if drop is not None else (),
+            missing=codes,
             separator=separator,
             encoding=encoding,
             decimal=decimal,

@@ -9,13 +9,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from cheaplip.data import checks
-from cheaplip.data.arrays import RawData, read_npz
+from cheaplip.data.arrays import RawData
 from cheaplip.data.dataset import Data, Split, TaskName, check_data, make_data
 from cheaplip.data.description import describe, describe_inputs, describe_labels
 from cheaplip.data.images import read_images
 from cheaplip.data.importing import current_folder_importable, import_object
 from cheaplip.data.named.official import Part
 from cheaplip.data.named.reader import LISTED, NAMES, read_named
+from cheaplip.data.npz.reader import read_npz
 from cheaplip.data.prepare import Choices, prepare
 from cheaplip.data.reading import Reading
 from cheaplip.data.recipe import Recipe, part_digest, warn_of_change
@@ -31,6 +32,7 @@ __all__ = ["load"]
 _BUILT_IN = ("digits", *NAMES)
 _TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _TABLES = (*_TEXT, ".parquet")
+_FILES = (".npz", *_TABLES)
 
 
 def load(
@@ -62,8 +64,8 @@ def load(
             - ``cifar-10``, see :func:`cheaplip.data.named.cifar.read_cifar`;
             - ``pneumoniamnist`` or another two-dimensional set of MedMNIST, see
               :func:`cheaplip.data.named.medmnist.read_medmnist`;
-            - a ``.npz`` file with arrays x and y, or another of the usual names, such as x_train, y_train, x_test and
-              y_test, which give the split;
+            - a ``.npz`` file with arrays x and y, or others of the usual names, such as x_train, y_train, x_test and
+              y_test, which give the split, or an array of labels that ``label`` names;
             - a ``.csv`` or ``.tsv`` file whose first line names the columns, also compressed with gzip; its separator,
               decimal comma and encoding are found. Or a ``.parquet`` file;
             - a folder that holds a folder of images for each class, or such folders below ``train`` and ``test``;
@@ -72,9 +74,11 @@ def load(
 
             Or, in Python, a data frame of pandas or polars itself.
 
-            Classes are 0, 1, …, classes − 1; in a table they may be any texts or numbers, which are sorted and
-            numbered; 1 and 1.0 are one class. For regression y holds finite numbers, (N,) or (N, k).
-        label: the column of a table that holds the classes, or the numbers to predict.
+            Classes are 0, 1, …, classes − 1; in a table they may be any texts or numbers, in a ``.npz`` file any texts
+            or whole numbers, which are sorted and numbered; 1 and 1.0 are one class. For regression y holds finite
+            numbers, (N,) or (N, k).
+        label: the column of a table, or the array of a ``.npz`` file, that holds the classes, or the numbers to
+            predict.
         task: ``classification`` or ``regression``.
         scaling: ``standard`` subtracts each feature's mean and divides by its standard deviation, both taken from the
             training part; distances are then in standard deviations. ``none`` leaves features as they are. None
@@ -88,7 +92,8 @@ def load(
             sets of MedMNIST have a validation part of their own.
         test: size of the test part as a fraction of all samples, in (0, 1). Sets with a name have a test part of their
             own.
-        reading: how the source is to be read: separator, encoding, range of values, size of images, columns to drop.
+        reading: how the source is to be read: separator, encoding, range of values, size of images, columns to drop,
+            codes of missing values.
         recipe: how a run read the data, from its ``data.json``: the same rows, split, classes and scaling are used, and
             rows that are new since are left out.
 
@@ -184,50 +189,59 @@ def _read(source: Any, label: str | None, task: str, reading: Reading, recipe: R
         digits = load_digits()
         return RawData(digits.images[:, None] / 16, digits.target)
     if _has_suffix(source, ".npz"):
-        return read_npz(_existing(source))
+        return read_npz(_existing(source), label, task=task, known=None if recipe is None else recipe.classes)
     if _has_suffix(source, _TEXT):
         return read_table_file(_existing(source), label, reading, task=task, known=known)
     if _has_suffix(source, ".parquet"):
         return read_parquet(_existing(source), label, reading, task=task, known=known)
     if Path(source).is_dir():
         return read_images(Path(source), reading.size, None if recipe is None else recipe.classes)
-    if _is_function(source):
-        found = _call(source)
-        if isinstance(found, Data):
-            return found
-        if is_frame(found):
-            return read_frame(found, source, label, reading, task=task, known=known)
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
-        return RawData(found[0], found[1])
+    found = _call(source)
+    if isinstance(found, Data):
+        return found
+    if is_frame(found):
+        return read_frame(found, source, label, reading, task=task, known=known)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise DataError(f"{source}: expected the function to return (x, y) or a Data, got {type(found).__name__}")
+    return RawData(found[0], found[1])
+
+
+def _unknown(source: str) -> DataError:
+    """Return the error for data of no known kind."""
     if Path(source).is_file():
-        raise DataError(
+        return DataError(
             f"{source}: expected a file whose name ends in .npz, {', '.join(_TABLES)}, got another; save it as one of "
             "them"
         )
-    raise DataError(
+    return DataError(
         f"unknown data {source!r}: expected digits, {', '.join(LISTED)}, a .npz or .csv file, "
         f"a folder of images by class, or package.module:function{did_you_mean(source.lower(), _BUILT_IN)}"
     )
 
 
 def _is_function(source: str) -> bool:
-    return ":" in source and not Path(source).exists() and not _has_suffix(source, (".npz", *_TABLES))
+    return ":" in source and not Path(source).exists() and not _has_suffix(source, _FILES)
 
 
 def _check_options_of_source(source: Any, label: str | None, reading: Reading) -> None:
-    """Refuse options that do not apply to a source."""
+    """Refuse a source of no known kind, and options that do not apply to a source."""
     if not isinstance(source, str):
         if not is_frame(source):
             raise DataError(f"expected the name of data, or a data frame, got {type(source).__name__}")
         table = text = True
     else:
+        if not (source in _BUILT_IN or _has_suffix(source, _FILES) or Path(source).is_dir() or _is_function(source)):
+            raise _unknown(source)
         text = _has_suffix(source, _TEXT)
         table = _has_suffix(source, _TABLES) or _is_function(source)
-    if label is not None and not table:
-        raise DataError(f"label={label!r}: expected only with a .csv file, got {source!r}; leave it out")
+    if label is not None and not (table or _has_suffix(source, ".npz")):
+        raise DataError(
+            f"label={label!r}: expected only with a table ({', '.join(_TABLES)} or a data frame) or a .npz file, got "
+            f"{source!r}; leave it out"
+        )
     for name, value, applies, wanted in (
         ("drop", reading.dropped, table, "a table"),
+        ("missing", reading.missing, table, "a table"),
         ("separator", reading.separator, text, "a text file such as .csv"),
         ("encoding", reading.encoding, text, "a text file such as .csv"),
         ("decimal", reading.decimal, table, "a table"),

@@ -101,7 +101,7 @@ def named_aim(config: TrainConfig, data: Data) -> Aim:
         warnings.warn(
             f"target: {_percent(aim.target)} is no more than always answering {name} reaches ({_percent(share)}), so a "
             "network that does just that meets it: leave --target out, to give up a part of a plain network's "
-            "accuracy, or name a higher one",
+            f"accuracy, or name a higher one{_meant(aim.target)}",
             CheaplipWarning,
             stacklevel=2,
         )
@@ -271,6 +271,12 @@ def _missing_class(data: Data) -> int | None:
 
 def _class_name(data: Data, number: int) -> str:
     return repr(data.class_names[number]) if data.class_names else str(number)
+
+
+def _meant(target: float) -> str:
+    """Return the suggestion of a target below 1 % that was probably meant as a fraction, such as 98 % for 0.98 %."""
+    meant = f"{1e4 * target:.6g}%"
+    return f"; if {meant} was meant, write --target {meant}" if 0 < target < 0.01 else ""
 
 
 def _percent(fraction: float) -> str:

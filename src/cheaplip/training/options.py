@@ -41,7 +41,7 @@ class SharedOptions(ReadingOptions):
     """digits, mnist, fashion-mnist, kmnist, emnist-letters, cifar-10, pneumoniamnist or another 2-D MedMNIST set,
     file.npz, .csv, .tsv or .parquet, a folder of images, or package.module:function"""
     label: str | None = None
-    """the column of a table that holds the labels"""
+    """the column of a table, or the array of a .npz file, that holds the labels"""
     task: str = "classification"
     """classification, or regression (squared error; figures are in the label's units; of several labels, in standard
     deviations of each)"""

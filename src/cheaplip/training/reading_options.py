@@ -14,6 +14,9 @@ class ReadingOptions:
 
     drop: str | None = None
     """columns of a table to leave out, separated by commas"""
+    missing: str | None = None
+    """codes that stand for a missing value in a table, separated by commas, such as k.A.,-99; empty cells, NA, nan and
+    the like need none"""
     separator: str | None = None
     """the character between the cells of a text file, or its name: comma, semicolon, tab, pipe, blank"""
     decimal: str | None = None
@@ -32,12 +35,13 @@ class ReadingOptions:
         Raises:
             ConfigError: one of them has the wrong form.
         """
-        for name in ("drop", "separator", "encoding", "decimal", "range", "resize"):
+        for name in ("drop", "missing", "separator", "encoding", "decimal", "range", "resize"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise ConfigError(f"{name}: expected text, got {value!r}")
         try:
             return Reading.parse(
                 drop=self.drop,
+                missing=self.missing,
                 separator=self.separator,
                 encoding=self.encoding,
                 decimal=self.decimal,

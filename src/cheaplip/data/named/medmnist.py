@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cheaplip.data.arrays import npz_pairs
 from cheaplip.data.named.files import RELOAD, download, own
 from cheaplip.data.named.official import Official, Part
+from cheaplip.data.npz.reader import npz_pairs
 from cheaplip.errors import DataError
 
 __all__ = ["NAMES", "read_medmnist"]

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -69,6 +69,8 @@ def read_columns(
             found.append(_typed(name, column, present, source, place, decimal))
             if _counts(present, decimal):
                 notes.append(f"{title} kept, though it may number the rows: --drop '{name}' leaves it out")
+            if found[-1].categories and len(set(present)) > 2 and (code := _one_word(present, decimal)[0]):
+                notes.append(f"{title} read as categories, as {code!r} is no number: --missing '{code}' changes that")
     if refused:
         what = "; ".join(f"{', '.join(map(repr, columns))} {problem}" for problem, columns in refused.items())
         every = ",".join(name for columns in refused.values() for name in columns)
@@ -164,11 +166,25 @@ def _typed(
     for row, (cell, number) in enumerate(zip(column, parsed, strict=True)):
         if number is None and not is_missing(cell) and str(cell).strip() not in _MISSING_AMONG_NUMBERS:
             comma = " with a decimal comma" if decimal == "," else ""
+            code, count = _one_word(present, decimal)
+            remedy = f" ({count} cells): {_if_missing(code)}; or encode" if code else "; encode"
             raise DataError(
-                f"{place(row)}, column {name!r}: expected a number{comma}, as in most rows, got {cell!r}; encode the "
+                f"{place(row)}, column {name!r}: expected a number{comma}, as in most rows, got {cell!r}{remedy} the "
                 f"column, or leave it out with drop=, on the command line --drop '{name}'"
             )
     return Column(name, parsed, categories=False)
+
+
+def _one_word(present: Sequence[object], decimal: str) -> tuple[str, int]:
+    """Return the one text among the numbers of a column, and in how many cells it is; "" if there is none like that."""
+    texts = [str(cell).strip() for cell in present if parse_number(cell, decimal) is None]
+    words = Counter(text for text in texts if text not in _MISSING_AMONG_NUMBERS)
+    (word, count), *others = words.most_common() or [("", 0)]
+    return ("", 0) if others or count < 2 or "," in word or "'" in word else (word, count)
+
+
+def _if_missing(code: str) -> str:
+    return f"if it stands for a missing value, missing='{code}', on the command line --missing '{code}'"
 
 
 def _problem(present: Sequence[object], rows: int, decimal: str) -> str:
@@ -188,5 +204,8 @@ def _problem(present: Sequence[object], rows: int, decimal: str) -> str:
         return f"(numbers with a unit, such as {words[0]})"
     different = len(set(texts))
     if different > _MOST_CATEGORIES or different * 2 > rows:
+        code, count = _one_word(present, decimal)
+        if code:
+            return f"({code!r} in {count} of {rows} rows and else numbers: {_if_missing(code)})"
         return f"({different} different texts in {rows} rows)"
     return ""

@@ -1,4 +1,4 @@
-"""The labels of a table: classes, which are numbered, or numbers to predict."""
+"""Labels: classes, which are numbered, or numbers to predict."""
 
 import math
 from collections import defaultdict
@@ -20,7 +20,7 @@ UNKNOWN = -1
 
 def number_classes(
     cells: Sequence[object],
-    label: str,
+    title: str,
     *,
     source: str,
     place: Callable[[int], str],
@@ -31,7 +31,7 @@ def number_classes(
 
     Args:
         cells: the labels.
-        label: the name of their column.
+        title: the words for where they are, such as ``column 'y'``.
         source, place, decimal: as in :func:`cheaplip.data.tables.columns.read_columns`.
         known: the names of the classes of a run. Labels that are none of them, and missing ones, are ``UNKNOWN``. None:
             all labels are classes.
@@ -47,26 +47,26 @@ def number_classes(
         return np.array([number_of.get(_key(_text(cell), decimal), UNKNOWN) for cell in cells], dtype=np.int64), tuple(
             known
         )
-    _refuse_missing(cells, label, place, "a class")
+    _refuse_missing(cells, title, place, "a class")
     texts = [_text(cell) for cell in cells]
     spellings = defaultdict(set)
     for text in texts:
         spellings[_key(text, decimal)].add(text)
     names = {key: min(alike, key=lambda text: (len(text), text)) for key, alike in spellings.items()}
     order = sorted(names, key=lambda key: (math.inf if isinstance(key, str) else float(key), names[key]))
-    warn_of_similar([key for key in order if isinstance(key, str)], f"{source}, column {label!r}", "class")
+    warn_of_similar([key for key in order if isinstance(key, str)], f"{source}, {title}", "class")
     number_of = {key: number for number, key in enumerate(order)}
     y = np.array([number_of[_key(text, decimal)] for text in texts], dtype=np.int64)
     return y, tuple(names[key] for key in order)
 
 
 def read_numbers(
-    cells: Sequence[object], label: str, *, place: Callable[[int], str], decimal: str, known: bool = False
+    cells: Sequence[object], title: str, *, place: Callable[[int], str], decimal: str, known: bool = False
 ) -> NDArray[np.float64]:
     """Read the numbers to predict.
 
     Args:
-        cells, label, place, decimal: as in :func:`number_classes`.
+        cells, title, place, decimal: as in :func:`number_classes`.
         known: whether a run knows its rows, so that cells that hold no number may become NaN.
 
     Returns:
@@ -76,18 +76,18 @@ def read_numbers(
         DataError: a cell is missing, or holds no number.
     """
     if not known:
-        _refuse_missing(cells, label, place, "a number")
+        _refuse_missing(cells, title, place, "a number")
     numbers = [None if is_missing(cell) else parse_number(cell, decimal) for cell in cells]
     for row, number in enumerate(numbers):
         if number is None and not known:
             raise DataError(
-                f"{place(row)}, column {label!r}: expected a number, for --task regression, got {cells[row]!r}; "
+                f"{place(row)}, {title}: expected a number, for --task regression, got {cells[row]!r}; "
                 "fill it in, or leave --task regression out"
             )
     return np.array([math.nan if number is None else number for number in numbers])
 
 
-def _refuse_missing(cells: Sequence[object], label: str, place: Callable[[int], str], expected: str) -> None:
+def _refuse_missing(cells: Sequence[object], title: str, place: Callable[[int], str], expected: str) -> None:
     missing = [row for row, cell in enumerate(cells) if is_missing(cell)]
     if missing:
         first = cells[missing[0]]
@@ -96,8 +96,7 @@ def _refuse_missing(cells: Sequence[object], label: str, place: Callable[[int], 
         )
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(
-            f"{place(missing[0])}: expected {expected} in column {label!r}, got {got}{more}; fill it in, or drop "
-            "the row"
+            f"{place(missing[0])}: expected {expected} in {title}, got {got}{more}; fill it in, or drop the row"
         )
 
 

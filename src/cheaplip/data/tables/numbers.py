@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from cheaplip.errors import DataError
 
-__all__ = ["MISSING", "Category", "find_decimal", "is_missing", "parse_exact", "parse_number"]
+__all__ = ["MISSING", "Category", "Missing", "find_decimal", "is_missing", "parse_exact", "parse_number"]
 
 MISSING = frozenset(
     {
@@ -33,13 +33,23 @@ class Category(str):
     __slots__ = ()
 
 
+class Missing(str):
+    """A text or number that stands for a missing value, as the user says."""
+
+    __slots__ = ()
+
+
 def is_missing(cell: object) -> bool:
     """Return whether a cell stands for a missing value."""
-    return cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
+    return (
+        cell is None or isinstance(cell, Missing) or cell != cell or (isinstance(cell, str) and cell.strip() in MISSING)
+    )
 
 
 def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
     """Return the character before a table's decimals.
+
+    Columns of numbers show it; if none does, those whose cells are all numbers but for one text, such as ``k.A.``.
 
     Args:
         columns: the cells of each column.
@@ -48,18 +58,18 @@ def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
     Raises:
         DataError: some numbers have a decimal point and others a decimal comma, or each comma may be either.
     """
-    comma = point = thousands = None
+    clean: list[str] = []
+    mixed: list[str] = []
     for column in columns:
         texts = [_ungapped(cell) for cell in column if _is_text(cell) and not is_missing(cell)]
-        if not all(_NUMBER_LIKE.fullmatch(text) for text in texts):
-            continue
-        for text in texts:
-            if "," in text and _COMMA_THOUSANDS.fullmatch(text):
-                thousands = thousands or text
-            elif "," in text and _COMMA.fullmatch(text):
-                comma = comma or text
-            elif "." in text and _POINT.fullmatch(text) and not _POINT_THOUSANDS.fullmatch(text):
-                point = point or text
+        numbers = [text for text in texts if _NUMBER_LIKE.fullmatch(text)]
+        if len(numbers) == len(texts):
+            clean += numbers
+        elif len(numbers) * 2 >= len(texts) and len(set(texts) - set(numbers)) == 1:
+            mixed += numbers
+    comma, point, thousands = _decimals(clean)
+    if not (comma or point or thousands):
+        comma, point, thousands = _decimals(mixed)
     choose = "say which it is with decimal=, --decimal on the command line: , or ."
     if comma and point:
         raise DataError(
@@ -74,9 +84,22 @@ def find_decimal(columns: Iterable[Iterable[object]], source: str) -> str:
     return "," if comma else "."
 
 
+def _decimals(texts: Iterable[str]) -> tuple[str, str, str]:
+    """Return the first text with a decimal comma, with a decimal point, and with a comma that may be either; or ""."""
+    comma = point = thousands = ""
+    for text in texts:
+        if "," in text and _COMMA_THOUSANDS.fullmatch(text):
+            thousands = thousands or text
+        elif "," in text and _COMMA.fullmatch(text):
+            comma = comma or text
+        elif "." in text and _POINT.fullmatch(text) and not _POINT_THOUSANDS.fullmatch(text):
+            point = point or text
+    return comma, point, thousands
+
+
 def parse_number(cell: object, decimal: str = ".") -> float | None:
     """Return the number that a cell holds; None if it holds none."""
-    if isinstance(cell, Category):
+    if isinstance(cell, (Category, Missing)):
         return None
     if not isinstance(cell, str):
         return float(cell) if isinstance(cell, (int, float, Decimal)) else None

@@ -11,6 +11,7 @@ from cheaplip.data.arrays import RawData
 from cheaplip.data.reading import Reading
 from cheaplip.data.tables.columns import Column, read_columns, unique_names
 from cheaplip.data.tables.labels import number_classes, read_numbers
+from cheaplip.data.tables.missing import count_codes, mark_numbers, mark_texts
 from cheaplip.data.tables.numbers import Category, find_decimal, is_missing, parse_number
 from cheaplip.data.tables.text import read_text
 from cheaplip.errors import DataError
@@ -30,7 +31,8 @@ def read_table_file(path: Path, label: str | None, reading: Reading, *, task: st
     Args:
         path: the file; its first line names the columns.
         label: the column of the labels. For classification its values are sorted and numbered.
-        reading: the separator, the encoding, the character before decimals, and columns to leave out.
+        reading: the separator, the encoding, the character before decimals, columns to leave out, codes of missing
+            values.
         task: ``classification`` or ``regression``.
         known: what a run knows of the table. None: everything is found out.
 
@@ -108,7 +110,9 @@ def _read(
     task: str,
     known: Known | None,
 ) -> RawData:
-    listed = (", ".join(names[:10]) or "none") + (f", … ({len(names)} columns)" if len(names) > 10 else "")
+    if not names:
+        raise DataError(f"{source}: expected columns of features and of labels, got none; fill the table")
+    listed = ", ".join(names[:10]) + (f", … ({len(names)} columns)" if len(names) > 10 else "")
     if label is None:
         raise DataError(
             f"{source}: expected the name of the column that holds the {_LABELS[task]}; "
@@ -128,10 +132,15 @@ def _read(
     if label in dropped:
         raise DataError(f"{source}: drop: expected features, got {label!r}, the label's column: leave it out of --drop")
     table = {number: name for number, name in enumerate(names) if name not in dropped and name != label}
-    labels = cells[list(names).index(label)]
+    cells = [mark_texts(column, reading.missing) for column in cells] if reading.missing else cells
     decimal = reading.decimal or find_decimal(cells, source)
     if decimal == ",":
         notes.append("decimal comma")
+    if reading.missing:
+        cells = [mark_numbers(column, reading.missing, decimal) for column in cells]
+        kept = [column for name, column in zip(names, cells, strict=True) if name not in dropped]
+        notes += count_codes(kept, reading.missing, source, refuse=known is None)
+    labels = cells[list(names).index(label)]
     if known is None:
         columns, more = read_columns(
             list(table.values()), [cells[number] for number in table], source=source, place=place, decimal=decimal
@@ -139,12 +148,13 @@ def _read(
         notes += more
     else:
         columns = _known_columns(dict(zip(names, cells, strict=True)), known, source, decimal)
+    title = f"column {label!r}"
     if task == "regression":
-        y: Any = read_numbers(labels, label, place=place, decimal=decimal, known=known is not None)
+        y: Any = read_numbers(labels, title, place=place, decimal=decimal, known=known is not None)
         classes: tuple[str, ...] = ()
     else:
         y, classes = number_classes(
-            labels, label, source=source, place=place, decimal=decimal, known=None if known is None else known[2]
+            labels, title, source=source, place=place, decimal=decimal, known=None if known is None else known[2]
         )
     return RawData(None, y, columns, classes=classes, notes=tuple(notes), place=place)
 
@@ -166,8 +176,10 @@ def _known_columns(cells: dict[str, Sequence[object]], known: Known, source: str
 
 
 def _number(cell: object, decimal: str) -> float | None:
+    if is_missing(cell):
+        return None
     truth = {"true": 1.0, "false": 0.0}.get(str(cell).strip().lower())
-    return truth if truth is not None else None if is_missing(cell) else parse_number(cell, decimal)
+    return parse_number(cell, decimal) if truth is None else truth
 
 
 def _refuse_data_as_names(names: Sequence[str], source: str) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from cheaplip.data.tables.numbers import parse_number
 from cheaplip.errors import DataError
 
 __all__ = ["SEPARATORS", "TextTable", "read_text"]
@@ -15,6 +16,7 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", " ": "bl
 """The separators that are looked for, in order of preference."""
 
 _SAMPLE = 1 << 16  # characters from which the separator is found
+_TITLES = 50  # lines among which the names of columns are looked for, if they are not in the first
 _MARKS = (  # byte order marks; that of UTF-16 begins that of UTF-32
     (b"\xef\xbb\xbf", "utf-8-sig"),
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -56,7 +58,8 @@ def read_text(path: Path, *, label: str | None, separator: str | None, encoding:
         encoding: the text's encoding. None: UTF-8, or UTF-16 and UTF-32 where the bytes show it, else Windows-1252.
 
     Raises:
-        DataError: the file cannot be read, or a line has another number of cells than the first.
+        DataError: the file cannot be read or is empty, lines stand above the names of the columns, or a line has
+            another number of cells than the first.
     """
     notes = []
     try:
@@ -78,15 +81,29 @@ def read_text(path: Path, *, label: str | None, separator: str | None, encoding:
         cells = list(_parse(text, chosen))
     except csv.Error as error:
         raise DataError(f"{path}: cannot be read: {error}; expected comma-separated text in UTF-8") from error
+    if not cells:
+        raise DataError(
+            f"{path}: expected the names of the columns in the first line, but the file is empty; save the table again"
+        )
     lines, rows = [line for line, _ in cells[1:]], [row for _, row in cells[1:]]
-    names = _without_quotes([name.strip() for name in cells[0][1]]) if cells else []
+    names = _without_quotes([name.strip() for name in cells[0][1]])
+    if label is not None and label not in names and (line := _find_names(text, label)):
+        raise DataError(
+            f"{path}: expected the names of the columns in the first line, but {label!r} is in line {line}: remove the "
+            "lines above it"
+        )
     if rows and all(len(row) == len(names) + 1 for row in rows):
         # R leaves the names of rows without a title; some programs end each line with a separator.
         ends = all(not row[-1].strip() for row in rows)
         names = [*names, ""] if ends else ["", *names]
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(names):
-            raise DataError(f"{path}, line {line}: expected {len(names)} cells, as in the first line, got {len(row)}")
+            others = sum(len(row) != len(names) for row in rows) * 2 > len(rows)
+            expected = f"{len(names)} cell{'s'[: len(names) != 1]}"
+            raise DataError(
+                f"{path}, line {line}: expected {expected}, as in the first line, got {len(row)}"
+                f"{'; if lines stand above the names of the columns, remove them' if others else ''}"
+            )
     return TextTable(names, rows, lines, tuple(notes))
 
 
@@ -153,6 +170,25 @@ def _find_separator(text: str, label: str | None) -> str:
         if fit > best_fit:
             best, best_fit = separator, fit
     return best
+
+
+def _find_names(text: str, label: str) -> int | None:
+    """Return the number of a line further down that names the columns, among them the label's; None if there is none.
+
+    It is among the first lines, and holds different texts, none of them a number.
+    """
+    sample = "\n".join(text.split("\n")[:_TITLES])
+    for separator in SEPARATORS:
+        try:
+            rows = list(_parse(sample, separator))
+        except csv.Error:
+            continue
+        for line, row in rows[1:]:
+            names = [name for name in _without_quotes([cell.strip() for cell in row]) if name]
+            words = all(parse_number(name) is None for name in names)
+            if label in names and words and len(set(names)) == len(names) > 1:
+                return line
+    return None
 
 
 def _parse(text: str, separator: str) -> list[tuple[int, list[str]]]:
