@@ -7,8 +7,10 @@ __all__ = ["did_you_mean", "nearest"]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that is most like a word; None if none is."""
-    return next(iter(difflib.get_close_matches(word, list(choices), n=1)), None)
+    """Return the choice that is most like a word, above all one that differs in case alone; None if none is."""
+    choices = list(choices)
+    same = [choice for choice in choices if choice.casefold() == word.casefold()]
+    return next(iter(same or difflib.get_close_matches(word, choices, n=1)), None)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

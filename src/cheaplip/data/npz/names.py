@@ -1,6 +1,5 @@
 """The names of arrays: which of them hold the inputs and the labels, of one part or of several."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from cheaplip.data.arrays import PARTS
 from cheaplip.errors import DataError
+from cheaplip.suggestion import did_you_mean
 
 __all__ = ["find_named_pairs", "find_pairs", "refuse_names"]
 
@@ -73,9 +73,7 @@ def find_named_pairs(arrays: Mapping[str, NDArray[Any]], label: str, source: str
         }
         if found := _one_or_parts(parts):
             return found
-        alike = [name for name in names if name.casefold() == label.casefold()]
-        close = alike or difflib.get_close_matches(label, names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; name one of them"
+        hint = did_you_mean(label, names) or "; name one of them"
         raise DataError(f"{source}: expected an array {label!r}, as --label says, got {_listed(names)}{hint}")
     others = [name for name in names if name != label]
     inputs = [name for name in others if name.lower() in _INPUTS]

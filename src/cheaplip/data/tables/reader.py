@@ -119,8 +119,7 @@ def _read(
             f"choose one with label=, --label on the command line: {listed}"
         )
     if list(names).count(label) != 1:
-        same = [name for name in names if name.casefold() == label.casefold()]
-        hint = did_you_mean(label, same or names) if list(names).count(label) == 0 else ""
+        hint = did_you_mean(label, names) if list(names).count(label) == 0 else ""
         raise DataError(f"{source}: expected one column {label!r} in the first line, got the columns {listed}{hint}")
     _refuse_data_as_names(names, source)
     names, notes = unique_names(names)
