@@ -317,7 +317,7 @@ def test_the_readme_s_figures_are_those_of_the_results():
     found = {
         summary.name: summary.columns for summary in summarise([r for f in files for r in json.loads(f.read_text())])
     }
-    costs = dict(re.findall(r"^\| ([\w+]+) \| [\d.]+ \| ([\d.]+) \|$", PAGES["docs/results.md"], re.MULTILINE))
+    costs = dict(re.findall(r"^\| ([\w+-]+) \| [\d.]+ \| ([\d.]+) \|$", PAGES["docs/results.md"], re.MULTILINE))
     shown = re.findall(r"^\| (.+) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+)(?: ×)? \|$", PAGES["README.md"], re.MULTILINE)
     assert [name for name, *_ in shown] == list(TRAININGS)
     for name, test, attacked, cost in shown:
