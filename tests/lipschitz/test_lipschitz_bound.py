@@ -315,3 +315,19 @@ def test_refusals_say_what_to_do():
         UnsupportedLayerError, match=r"no Lipschitz constant in norm 2 is known for layer '1' \(Rooted\)"
     ):
         LipschitzBound(nn.Sequential(nn.Linear(3, 4), Rooted(), nn.Linear(4, 2)))
+
+
+def test_where_no_closed_form_is_finite_the_bound_is_infinite():
+    model = nn.Sequential(nn.Conv2d(1, 40, 3, padding=1), nn.Tanh(), nn.Conv2d(40, 40, 3, padding=1)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e180)
+    bound = LipschitzBound(model, (1, 16, 16))
+    assert bound().item() == math.inf
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-180)
+    again = bound()
+    assert 0 < again.item() < math.inf
+    again.backward()
+    assert model[0].weight.grad.abs().sum() > 0

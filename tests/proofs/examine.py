@@ -240,6 +240,8 @@ class _Examination:
             weights, slopes = _TRACING(self.case.model, self.case.shape).dense()
         except errors.UnsupportedLayerError:
             return
+        if not all(bool((torch.as_tensor(high) > torch.as_tensor(low)).all()) for low, high in slopes):
+            return  # a neuron that is linear wants an infinite multiplier, which a solver does not find
         weights = [weight.detach() for weight in weights]
         product = lipsdp.product(weights, slopes)
         if 0 < sum(len(weight) for weight in weights[:-1]) <= 25 and 0.01 < product < 1e4:  # where solvers are exact
@@ -254,13 +256,21 @@ class _Examination:
         self.judge("LipschitzBound", float(bound().detach()))
         if self.dice.chance(0.3):
             with changed_attribute(self.case.model, self.dice) as what:
-                if what:
+                self.exact = judges.Exact(self.case.model)
+                if what and self.runs():
                     _TRACING.model = None  # what is read anew from here on is to be the changed model
-                    self.exact = judges.Exact(self.case.model)
                     self.findings = [judges.largest_slope(self.exact, self.x, 2)]
                     self.attempt("LipschitzBound", lambda: self.judge(f"LipschitzBound after {what}", float(bound())))
             _TRACING.model = None
             self.exact = judges.Exact(self.case.model)
+
+    def runs(self):
+        """Whether the model still takes its inputs, after a change of which no layer behind it knows."""
+        try:
+            self.exact(self.x)
+        except RuntimeError:
+            return False
+        return True
 
     def judge_radius(self, b):
         case = self.case

@@ -245,7 +245,9 @@ def changed_class(f: Exact, x: Tensor, radius: Tensor, domain, generator) -> flo
             (slope,) = torch.autograd.grad(lead, start) if lead.requires_grad else (torch.zeros_like(start),)
         rays = torch.randn(16, *at.shape, generator=generator, dtype=torch.float64)
         rays = torch.cat([-slope, rays]).nan_to_num(0, 0, 0)
-        rays = rays / rays.flatten(1).norm(dim=1).clamp_min(1e-300).reshape(-1, *[1] * at.dim())
+        single = [1] * at.dim()
+        rays = rays / rays.flatten(1).abs().amax(dim=1).clamp_min(1e-300).reshape(-1, *single)  # or squares underflow
+        rays = rays / rays.flatten(1).norm(dim=1).clamp_min(1.0).reshape(-1, *single)
         near = at + 0.999 * min(r, 1e3) * rays
         near = near if domain is None else domain.project(near)
         with torch.no_grad():

@@ -59,6 +59,17 @@ def test_a_change_of_class_within_a_radius_is_found():
     assert judges.changed_class(f, x, torch.tensor([0.31]), None, generator) == pytest.approx(0.31, rel=0.01)
 
 
+def test_rays_stay_within_the_radius_where_slopes_underflow():
+    """The lead of the second class vanishes at a distance of 1e110 alone; squares of the slope are 0."""
+    generator = torch.Generator().manual_seed(0)
+    first, last = nn.Linear(2, 1).double(), nn.Linear(1, 2).double()
+    for layer, weight, bias in ((first, [[1e-86, 1e-86]], [0.0]), (last, [[1e-86], [-1e-86]], [0.0, 1e-62])):
+        layer.weight.data, layer.bias.data = torch.tensor(weight).double(), torch.tensor(bias).double()
+    f = judges.Exact(nn.Sequential(first, nn.ReLU(), last))
+    x = torch.ones(1, 2, dtype=torch.float64)
+    assert judges.changed_class(f, x, torch.tensor([1e107]), None, generator) is None
+
+
 def test_slopes_along_a_line_are_exact():
     model = nn.Sequential(linear([1.0], [-1.0]), nn.ReLU(), linear([2.0, 3.0]))
     model[0].weight.data *= 2**27 + 16

@@ -32,12 +32,12 @@ class TrainableFourier:
     def __call__(self) -> Tensor:
         """Compute the bound: a float64 scalar on the chain's device; inf where nothing is proved."""
         try:
-            gram = self._bound.walk(self.log_multipliers).run()
+            gram = self._bound.walk(self.log_multipliers or None).run()
         except InfeasibleError:
             self.restarts += 1
             self._set(self._bound.closed_form()[1])
             try:
-                gram = self._bound.walk(self.log_multipliers).run()
+                gram = self._bound.walk(self.log_multipliers or None).run()
             except InfeasibleError:  # weights that are not finite
                 return torch.full((), torch.inf, dtype=torch.float64, device=self._bound.device)
         return largest_eigenvalue(gram).sqrt() * above(4)
