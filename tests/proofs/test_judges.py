@@ -64,7 +64,7 @@ def test_rays_stay_within_the_radius_where_slopes_underflow():
     generator = torch.Generator().manual_seed(0)
     first, last = nn.Linear(2, 1).double(), nn.Linear(1, 2).double()
     for layer, weight, bias in ((first, [[1e-86, 1e-86]], [0.0]), (last, [[1e-86], [-1e-86]], [0.0, 1e-62])):
-        layer.weight.data, layer.bias.data = torch.tensor(weight).double(), torch.tensor(bias).double()
+        layer.weight.data, layer.bias.data = (torch.tensor(v, dtype=torch.float64) for v in (weight, bias))
     f = judges.Exact(nn.Sequential(first, nn.ReLU(), last))
     x = torch.ones(1, 2, dtype=torch.float64)
     assert judges.changed_class(f, x, torch.tensor([1e107]), None, generator) is None
