@@ -147,6 +147,7 @@ def spoilt(x: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
             id="lengths",
         ),
         pytest.param({"x": X, "y": np.eye(3)[Y]}, "shape (60,) to go with x, got (60, 3)", id="one-hot"),
+        pytest.param({"x": X, "y": Y - 1}, "got -1 at row 0; number the classes from 0", id="marks of no label"),
         pytest.param({"x": X, "y": Y + 0.5}, "got 0.5 at row 0; number the classes from 0", id="fraction"),
         pytest.param({"x": X, "y": spoilt(Y.astype(float), (4,), np.nan)}, "got nan at row 4", id="nan label"),
         pytest.param(

@@ -8,6 +8,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cheaplip.cli import run
@@ -326,3 +327,20 @@ def test_radii_may_differ_by_another_machine_s_rounding():
     assert difference(table.replace("2,0,0.0", "2,2,1e-13"), table) == ""  # a tie
     assert difference(table.replace("0.25", "0.2500001"), table) != ""
     assert difference(table.replace("1,1,0.25", "1,0,0.25"), table) != ""
+
+
+def test_a_constant_network_is_verified_and_a_claim_that_it_is_one_is_checked(certified, tmp_path, monkeypatch):
+    folder, data = certified
+    for name in ("card.json", "metrics.json"):
+        content = json.loads((folder / name).read_text())
+        content["constant_answer"] = "3"
+        (folder / name).write_text(json.dumps(content))
+    with pytest.raises(UntrueCardError, match="the card says constant_answer '3', here it is ''"):
+        verify_card(RunFolder(folder), seconds=0.2, data=data)
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    np.savez("noise.npz", x=generator.random((200, 3)), y=(generator.random(200) < 0.1).astype(int))
+    options = ["--method", "plain", "--model", "mlp:4", "--epochs", "1", "--probe", "0", "--no-measure"]
+    assert run(["train", "noise.npz", *options, "--out", "constant"]) == 0
+    assert run(["certify", "constant", "--epsilon", "0.1", "--seconds", "0.2"]) == 0
+    assert verify_card(RunFolder(tmp_path / "constant"), seconds=0.2).card["constant_answer"] == "0"

@@ -31,6 +31,7 @@ class PairSet(nn.Module):
     set to :class:`CLIP`, which makes a penalty of it and moves the pairs while you train, or move them yourself:
 
         >>> import torch
+        >>> _ = torch.manual_seed(0)
         >>> x = torch.rand(100, 3)
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
         >>> pairs = PairSet(x, size=4, domain=Box(0.0, 1.0))  # four inputs, each with a noisy copy of it

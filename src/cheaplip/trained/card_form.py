@@ -22,7 +22,7 @@ class UntrueCardError(RunError):
     """A model card claims something that is not true."""
 
 
-def check_form(card: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]], figure: str) -> None:
+def check_form(card: Mapping[str, Any], expected: Mapping[str, Any], figure: str) -> None:
     """Refuse a card with other keys or types than the one expected.
 
     Options of the training may be missing, as in the cards of earlier versions, which had fewer.
@@ -38,6 +38,10 @@ def check_form(card: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]
     _check_keys("", card, expected)
     for section, values in expected.items():
         given = card[section]
+        if isinstance(values, str):
+            if not isinstance(given, str):
+                raise CardFormError(f"{section}: expected text, got {shown(given)}")
+            continue
         if not isinstance(given, dict):
             raise CardFormError(f"{section}: expected an object, got {shown(given)}")
         if section == "versions":

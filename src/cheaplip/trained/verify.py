@@ -265,6 +265,7 @@ def _check_metrics(run: _Run, b: Bracket, seen: float, seconds: float) -> None:
         epochs = metrics["epochs"]
     except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
         raise RunError(f"{folder.path / 'metrics.json'} is damaged ({type(error).__name__}: {error})") from error
+    _check_constant(run)
     same = (
         ("certified", metrics.get("certified"), card[task.figure]["certified"]),
         ("epochs", epochs, card["training"]["epochs"]),
@@ -278,6 +279,18 @@ def _check_metrics(run: _Run, b: Bracket, seen: float, seconds: float) -> None:
     history = folder.history()
     if history and len(history) != epochs:
         raise UntrueCardError(f"no: the card says {shown(epochs)} epochs, history.jsonl has {len(history)}")
+
+
+def _check_constant(run: _Run) -> None:
+    """Check that a network which is said to give one answer for all inputs does so, and gives that one."""
+    claims = [claimed.get("constant_answer") for claimed in (run.card, run.metrics)]
+    if differ(*claims):
+        raise UntrueCardError(f"no: the card says constant_answer {shown(claims[0])}, metrics.json {shown(claims[1])}")
+    if claims[0] is not None:
+        data = run.data
+        found = task_of(data).constant_answer(run.model, [data.test, data.validation], data.class_names)
+        if not (found and (found == claims[0] or not data.classes)):
+            raise UntrueCardError(f"no: the card says constant_answer {shown(claims[0])}, here it is {shown(found)}")
 
 
 def _check_text(card: dict[str, Any], folder: RunFolder) -> None:
@@ -306,7 +319,7 @@ def _unchecked(card: Mapping[str, Any], metrics: Mapping[str, Any], task: Task, 
     found = ["how it was trained, and with which versions: the card only agrees with config.json"]
     if card[task.figure]["attacked"]:
         found.append(f"figures under attack: {', '.join(card[task.figure]['attacked'])} ('cheaplip evaluate')")
-    checked = {"certified", "lipschitz", "local", "epochs", "seed", "rmse", "mae", "accuracy"}
+    checked = {"certified", "constant_answer", "lipschitz", "local", "epochs", "seed", "rmse", "mae", "accuracy"}
     checked |= {"auc", "sensitivity_at_95_specificity"} | ({"rmse_of_outputs"} if several else set())
     if others := [plain(name) for name in metrics if name not in checked]:
         found.append(f"in metrics.json: {', '.join(others)}")

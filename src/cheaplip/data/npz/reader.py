@@ -108,10 +108,15 @@ def read_npz(path: Path, label: str | None, *, task: str, known: Sequence[str] |
 
 
 def _are_names(y: NDArray[Any], known: Sequence[str] | None) -> bool:
-    """Return whether classes are texts, or whole numbers of another kind than 0, 1, …, so that they are names."""
+    """Return whether classes are texts, or whole numbers of another kind than 0, 1, …, so that they are names.
+
+    Of negative numbers only −1 beside 1 is a name: others often mark inputs without a label.
+    """
     if y.dtype.kind in "US" or known:
         return True
     if known is not None or y.dtype.kind not in "iuf" or not (np.isfinite(y) & (y == np.floor(y))).all():
         return False
     present = np.unique(y)
+    if len(present) and present[0] < 0:
+        return np.array_equal(present, [-1, 1])
     return not np.array_equal(present, np.arange(len(present)))
