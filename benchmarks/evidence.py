@@ -98,7 +98,7 @@ COMMANDS = {
     "soundness": Command("trust.md", "soundness.py --models 200 --out {out}/soundness"),
     "edits": Command("trust.md", "edits.py --edits 20 --out {out}/edits.json"),
     "tabular": Command("tabular.md", "tabular.py --seeds 0 --out {out}/tabular"),
-    "wild": Command("first-table.md", "wild.py --epochs 2 --only wine,diabetes --out {out}/wild"),
+    "wild": Command("first-table.md", "wild.py --epochs 2 --only wine,diabetes --out {out}/wild.md"),
     "imports": Command("results.md", "imports.py --times 3"),
     "reproduce": Command(
         "reproduction.md", "cheaplip reproduce all --quick --jobs 2 --out {out}/reproduction", images=True

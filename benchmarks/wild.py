@@ -1,6 +1,6 @@
 """Train, report and certify on public data sets as they are: does every one of them end well?
 
-python benchmarks/wild.py [--epochs 4] [--only iris,titanic] [--out FOLDER]
+python benchmarks/wild.py --out results/wild.md [--epochs 4] [--only iris,titanic] [--keep FOLDER]
 
 Each data set goes through ``cheaplip train``, ``report`` and ``certify`` with no options but its name, its label and,
 for a number to predict, ``--task regression``. ``--epochs`` shortens the training. The table at the end tells how each
@@ -130,18 +130,19 @@ def figures(place: Path) -> list[str]:
     return [inputs, classes, *numbers, end if lower <= upper else "bracket upside down"]
 
 
-def main(epochs: int | None = None, only: str | None = None, out: Path | None = None) -> int:
-    """Run all data sets, or some, and print the table."""
+def main(epochs: int | None = None, only: str | None = None, keep: Path | None = None, out: Path | None = None) -> int:
+    """Run all data sets, or some; print the table, and write it to ``out``; ``keep`` is for the runs."""
     listed = [[word.strip() for word in line.split("|")] for line in SETS.strip().splitlines()]
     known = {words[0]: words for words in listed}
     names = list(known) if only is None else only.split(",")
     if unknown := [name for name in names if name not in known]:
         raise SystemExit(f"only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     well = True
-    print("| data | inputs | classes | target | test | lower | upper | end | seconds |\n|" + " --- |" * 9, flush=True)
+    lines = ["| data | inputs | classes | target | test | lower | upper | end | seconds |", "|" + " --- |" * 9]
+    print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="cheaplip-wild-") as folder:
         for name in names:
-            place, started = (out or Path(folder)).resolve() / name.replace(" ", "-"), time.monotonic()
+            place, started = (keep or Path(folder)).resolve() / name.replace(" ", "-"), time.monotonic()
             try:
                 data = prepare(known[name], Path(folder) / "downloads", place)
             except FileNotFoundError as absent:
@@ -150,7 +151,10 @@ def main(epochs: int | None = None, only: str | None = None, out: Path | None = 
                 wrong = run(data, epochs, place)
                 cells = [*EMPTY, wrong] if wrong else figures(place)
                 well = well and not wrong and cells[-1] != "bracket upside down"
-            print(f"| {' | '.join([name, *cells])} | {time.monotonic() - started:.0f} |", flush=True)
+            lines.append(f"| {' | '.join([name, *cells])} | {time.monotonic() - started:.0f} |")
+            print(lines[-1], flush=True)
+            if out is not None:
+                out.write_text("\n".join(lines) + "\n")
     return int(not well)
 
 
