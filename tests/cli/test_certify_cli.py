@@ -79,7 +79,7 @@ def test_a_convolutional_network_is_trained_for_its_certificate(method, network,
     assert lower <= upper <= 1.15 * history[-1]["bound"]  # what is proved is about what was trained: the time is short
     least = {("certified", "small"): 0.2, ("certified", "net"): 0.5, ("clip+certified", "net"): 0.05}[method, network]
     assert metrics["accuracy"]["test"] > metrics["certified"]["0.1"] > least
-    assert metrics["certified"]["0.1"] > metrics["certified"]["0.2"] > 0
+    assert metrics["certified"]["0.1"] > metrics["certified"]["0.2"] >= (1e-3 if method == "certified" else 0)
 
 
 def test_a_bound_without_multipliers_is_trained(tmp_path, monkeypatch):

@@ -311,7 +311,7 @@ class _Examination:
 CHANGES = {
     nn.LeakyReLU: ("negative_slope", 12.5),
     nn.ELU: ("alpha", 30.0),
-    nn.CELU: ("alpha", 0.01),
+    nn.CELU: ("alpha", 2.0**-7),
     nn.Softplus: ("beta", 0.1),
     nn.Hardtanh: ("max_val", 5.0),
     nn.BatchNorm1d: ("eps", 0.0),

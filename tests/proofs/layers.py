@@ -32,6 +32,11 @@ class Dice:
         return torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
 
+def single(value):
+    """Round a number to float32: PyTorch's derivative of CELU rounds alpha so."""
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
 def pairs_sorted(x):
     """The entries of each input sorted in twos, through a reshape of the whole batch; an odd number stays as it is."""
     return x if x[0].numel() % 2 else x.reshape(-1, 2).sort(dim=1).values.reshape(x.shape)
@@ -44,7 +49,7 @@ ACTIVATIONS: dict[str, Make] = {
     "sigmoid": lambda s, d: nn.Sigmoid(),
     "tanh": lambda s, d: nn.Tanh(),
     "elu": lambda s, d: nn.ELU(d.number(0.2, 2)),
-    "celu": lambda s, d: nn.CELU(d.number(0.2, 2)),
+    "celu": lambda s, d: nn.CELU(single(d.number(0.2, 2))),
     "selu": lambda s, d: nn.SELU(),
     "softplus": lambda s, d: nn.Softplus(d.number(0.5, 4), 80.0),
     "gelu": lambda s, d: nn.GELU(),
@@ -96,7 +101,7 @@ IN_PLACE: dict[str, Make] = {
 }
 
 UNUSUAL: dict[str, Make] = {
-    "celu of a negative alpha": lambda s, d: nn.CELU(-d.number(0.2, 2)),
+    "celu of a negative alpha": lambda s, d: nn.CELU(-single(d.number(0.2, 2))),
     "softplus of a low threshold": lambda s, d: nn.Softplus(d.number(0.5, 2), d.number(0.5, 3)),
     "negative circular padding": lambda s, d: Apply(lambda x: F.pad(x, (-1, 1), mode="circular")),
     "great constant added and taken away": lambda s, d: Apply(lambda x: x + 1e10 - 1e10),
