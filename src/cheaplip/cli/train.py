@@ -20,6 +20,7 @@ from cheaplip.cli.report import finish_with_report
 from cheaplip.cli.tracking import TrackingOptions
 from cheaplip.errors import ConfigError
 from cheaplip.runs.folder import RunFolder
+from cheaplip.runs.naming import plain_beside
 from cheaplip.trained.quick import measure_quickly
 from cheaplip.training import TrainConfig, train
 from cheaplip.training.aim import missed
@@ -78,8 +79,8 @@ class TrainCommand(TrackingOptions):
         if self.json:
             print_json(metrics)
         else:
-            plain = RunFolder(folder.path / "reference")
-            beside = plain.read_json("metrics.json") if (plain.path / "metrics.json").is_file() else None
+            plain = plain_beside(folder.path, metrics)
+            beside = None if plain is None else RunFolder(plain).read_json("metrics.json")
             show_table(metrics_table(self.config.method, metrics, beside))
             if problem := missed(metrics):
                 messages.print(f"[yellow]{problem}[/]")

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cheaplip.report.study import Experiment, Run, Study, number, section
-from cheaplip.runs.naming import run_name
+from cheaplip.runs.naming import plain_beside, run_name
 
 __all__ = ["ReportError", "read_study"]
 
 _LEFT_OUT = "left-out.json"  # beside the rows of all methods: those that are not among them, and why
-_REFERENCE = "reference"  # in the folder of a run: that of the plain network, which its target was found from
 _BEST_ON_TEST = ", best on test"  # ends the name of a row whose epoch was chosen on test data, the paper's rule
 
 
@@ -94,8 +93,7 @@ def _alone(folder: Path) -> Study:
     command, unread = _command(folder)
     if command is None:  # the run may be part of a comparison, whose folder is the one above
         command, unread = _command(folder.resolve().parent)
-    plain = folder / _REFERENCE
-    if row and (plain / "metrics.json").is_file():
+    if (plain := plain_beside(folder, row)) is not None:
         beside = _run(plain, "plain", {})
         return Study(folder, (replace(run, folder="."), beside), False, command, problems + unread)
     return Study(folder, (run,), alone=True, command=command, problems=problems + unread)

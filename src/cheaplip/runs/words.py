@@ -9,7 +9,7 @@ from typing import Any
 
 from cheaplip.runs.numbers import percent, three_digits
 
-__all__ = ["ACCURACY", "ERROR", "Words", "capitalised", "constant_in_words", "part_of_data", "words_of"]
+__all__ = ["ACCURACY", "ERROR", "Words", "capitalised", "constant_in_words", "misses", "part_of_data", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ def words_of(rows: Iterable[Mapping[str, Any]], configs: Iterable[Mapping[str, A
         labels = (label for config in configs if isinstance(label := config.get("label"), str))
         return replace(ERROR, unit=next(labels, ""))
     return ACCURACY
+
+
+def misses(target: float, reached: float, *, errors: bool) -> bool:
+    """Return whether a target was missed by so much that it is told: two points of accuracy, or a tenth of an error."""
+    return reached > 1.1 * target if errors else reached < target - 0.02
 
 
 def constant_in_words(row: Mapping[str, Any]) -> str:

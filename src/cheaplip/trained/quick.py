@@ -8,6 +8,7 @@ from typing import Any
 from cheaplip.data import Data
 from cheaplip.errors import CheaplipWarning, RunError
 from cheaplip.runs.folder import RunFolder
+from cheaplip.runs.naming import plain_beside
 from cheaplip.trained.bracket import bracket_model
 from cheaplip.trained.evaluate import evaluate, robust_key
 from cheaplip.trained.loading import load_run
@@ -56,7 +57,7 @@ def measure_quickly(
 
 def _measured(folder: RunFolder, data: Data, progress: Callable[[str, int, int], None] | None) -> dict[str, Any]:
     metrics = folder.read_json("metrics.json")
-    beside = 2 if (folder.path / "reference").is_dir() else 1  # networks that are attacked
+    plain = plain_beside(folder.path, metrics)
     seconds = min(_MOST, max(_LEAST, _SHARE * sum(line["seconds"] for line in folder.history())))
     available = task_of(data).attacks(data.domain)
     for name, radius in (("noise", data.noise), (_ATTACK, data.epsilon)):
@@ -67,14 +68,14 @@ def _measured(folder: RunFolder, data: Data, progress: Callable[[str, int, int],
             started = time.perf_counter()
             metrics = evaluate(folder, attacks=[name], epsilons=[radius], samples=samples, data=data, progress=progress)
             taken = time.perf_counter() - started
-            affordable = max(int(samples * seconds / 2 / beside / taken), _CHEAP if taken < _QUICK else 0)
+            share = seconds / (2 if plain is None else 4)  # for each of two attacks on each network
+            affordable = max(int(samples * share / taken), _CHEAP if taken < _QUICK else 0)
             more = min(_INPUTS, len(data.test.x), affordable)
             if samples >= _INPUTS or more < 2 * samples or samples == len(data.test.x) or samples > _FIRST:
                 break
             samples = more
-    plain = RunFolder(folder.path / "reference")
-    if (plain.path / "metrics.json").is_file():
-        _attack_alike(plain, metrics, data, progress)
+    if plain is not None:
+        _attack_alike(RunFolder(plain), metrics, data, progress)
     if metrics["lipschitz"].get("upper") is None and "upper_reason" not in metrics["lipschitz"]:
         found = bracket_model(load_run(folder, data), seconds=seconds / 3)
         metrics = folder.read_json("metrics.json")

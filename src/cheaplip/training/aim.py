@@ -20,6 +20,7 @@ from cheaplip.reference import (
     target_error,
 )
 from cheaplip.runs.folder import RunFolder
+from cheaplip.runs.words import misses
 from cheaplip.training.config import TrainConfig, from_json
 from cheaplip.training.methods.plain import Plain
 from cheaplip.training.options import INDIFFERENT, SharedOptions, TargetOn
@@ -28,7 +29,6 @@ from cheaplip.training.tasks.task import predict
 
 __all__ = ["Aim", "aim_below", "check_reference", "missed", "named_aim", "plain_config", "serves_as_plain"]
 
-_MISSED, _MISSED_ERROR = 0.02, 0.1  # points of accuracy and part of an error by which a target may be missed
 _SEARCH = 64  # starting points of the search for the plain network's largest quotient
 
 _NOT_OF_PLAIN = (
@@ -210,7 +210,7 @@ def missed(metrics: Mapping[str, Any]) -> str:
     target, figure, part = aim["target"], str(aim["figure"]), aim["part"]
     reached = metrics[figure][part]
     errors = figure == "rmse"
-    if reached <= target * (1 + _MISSED_ERROR) if errors else reached >= target - _MISSED:
+    if not misses(target, reached, errors=errors):
         return ""
     write = "{:.4g}".format if errors else _percent
     return (

@@ -16,6 +16,7 @@ from cheaplip.distributed import ranks
 from cheaplip.errors import Interrupted, RunError
 from cheaplip.runs.checkpoints import unpack
 from cheaplip.runs.folder import RunFolder, versions
+from cheaplip.runs.naming import REFERENCE
 from cheaplip.tracking import Tracker, pictures, tracked
 from cheaplip.training.aim import Aim, aim_below, check_reference, plain_config
 from cheaplip.training.config import TrainConfig, renamed
@@ -26,8 +27,6 @@ from cheaplip.training.progress import Progress, in_few_characters, notebook_bar
 from cheaplip.training.results import write_results
 
 __all__ = ["train"]
-
-_REFERENCE = "reference"  # the plain network's folder, inside that of the run
 
 
 def train(
@@ -214,15 +213,15 @@ def _found_aim(
         reference = RunFolder(config.reference)
     kept = (folder.path / "aim.json").is_file() if leads() else False
     if not any_process(kept) and reference is None:
-        reference = RunFolder(folder.path / _REFERENCE)
+        reference = RunFolder(folder.path / REFERENCE)
         resume = not overwrite
         train(plain_config(config), data, reference, resume=resume, overwrite=overwrite, progress=progress, stop=stop)
     content: bytes | None = None
     if leads():
         if not kept:
             assert reference is not None
-            inside = reference.path == folder.path / _REFERENCE
-            name = _REFERENCE if inside else os.path.relpath(reference.path, folder.path)
+            inside = reference.path == folder.path / REFERENCE
+            name = REFERENCE if inside else os.path.relpath(reference.path, folder.path)
             folder.write_json("aim.json", asdict(aim_below(config, data, reference, name)))
         content = folder.read_bytes("aim.json")
     shared = broadcast(content)

@@ -9,12 +9,11 @@ from cheaplip.report.sentences.parts import Headline, largest_quotients
 from cheaplip.report.study import Study, number, section
 from cheaplip.report.table import BALANCED, LOWER, Cell, Column, Group, cell
 from cheaplip.runs.numbers import percent, radius, three_digits
-from cheaplip.runs.words import capitalised, part_of_data
+from cheaplip.runs.words import capitalised, misses, part_of_data
 
 __all__ = ["accuracies_in_words"]
 
 _SAME = 0.01  # accuracies closer than one point are called equal
-_MISSED = 0.02  # a target missed by more than two points is mentioned
 
 
 def accuracies_in_words(
@@ -124,7 +123,7 @@ def _missed(group: Group, columns: Sequence[Column]) -> list[str]:
     figure = BALANCED if group.balanced else "accuracy"
     written = columns[0].write
     reached = cell(Column((figure, group.target_on), "", "", written), group.runs)
-    if reached is None or group.target is None or reached.mean >= group.target - _MISSED:
+    if reached is None or group.target is None or not misses(group.target, reached.mean, errors=False):
         return []
     return [
         f"{capitalised(method_title(group.name))} missed its target: its {figure.replace('_', ' ')} on "

@@ -8,12 +8,11 @@ from cheaplip.report.sentences.parts import Headline, largest_quotients
 from cheaplip.report.study import Study, numbers, section
 from cheaplip.report.table import Cell, Column, Group, cell
 from cheaplip.runs.numbers import radius, three_digits
-from cheaplip.runs.words import Words, capitalised, part_of_data
+from cheaplip.runs.words import Words, capitalised, misses, part_of_data
 
 __all__ = ["errors_in_words"]
 
 _SAME = 0.02  # errors closer than that, relatively, are called equal
-_MISSED = 0.1  # a target missed by more than that, relatively, is mentioned
 
 
 def errors_in_words(study: Study, rows: Sequence[Group], columns: Sequence[Column], attack: Column | None) -> Headline:
@@ -78,7 +77,7 @@ def _missed(words: Words, group: Group, columns: Sequence[Column]) -> list[str]:
     """A target that was missed."""
     aimed = next((column for column in columns if column.path == (words.key, group.target_on)), None)
     reached = cell(aimed, group.runs) if aimed else None
-    if reached is None or group.target is None or reached.mean <= group.target * (1 + _MISSED):
+    if reached is None or group.target is None or not misses(group.target, reached.mean, errors=True):
         return []
     return [
         f"{capitalised(method_title(group.name))} missed its target: on {part_of_data(group.target_on)} data it is off "
