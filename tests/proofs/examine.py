@@ -210,7 +210,7 @@ class _Examination:
         for _ in range(1 if self.x[0].numel() == 1 else 6):
             start = rational.exact_vector(self.x[int(self.dice.number(0, len(self.x)))])
             direction = [Fraction(v) for v in self.dice.normal(len(start)).tolist()]
-            ends = rational.range_inside(domain, start, direction)
+            ends = rational.range_inside(domain, self.case.shape, start, direction)
             if ends != "outside":
                 steepest = max(steepest, rational.square_of_steepest(model, start, direction, *ends))
         if b.upper < math.inf and Fraction(b.upper) ** 2 < steepest:

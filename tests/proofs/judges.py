@@ -51,9 +51,10 @@ class RandomRounding(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         views = any(r.alias_info is not None and not r.alias_info.is_write for r in function._schema.returns)
-        if isinstance(result, Tensor) and result.dtype == torch.float64 and result.numel() and not views:
-            noise = torch.rand(result.shape, generator=self.generator, dtype=torch.float64) - 0.5
-            result.mul_(1 + 2.0**-50 * noise)
+        for one in [] if views else result if isinstance(result, tuple) else [result]:  # batch norm returns several
+            if isinstance(one, Tensor) and one.dtype == torch.float64 and one.numel():
+                noise = torch.rand(one.shape, generator=self.generator, dtype=torch.float64) - 0.5
+                one.mul_(1 + 2.0**-50 * noise)
         return result
 
 

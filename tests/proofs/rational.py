@@ -95,11 +95,11 @@ def _negative_slope(layer):
     return Fraction(layer.negative_slope) if isinstance(layer, nn.LeakyReLU) else Fraction(0)
 
 
-def range_inside(domain, start, direction):
+def range_inside(domain, shape, start, direction):
     """The t for which start + t direction stays in the domain, as fractions; None: no end; "outside" if none does."""
     if domain is None or not hasattr(domain, "low"):
         return (None, None) if domain is None else "outside"
-    low, high = (b.expand(len(start)).tolist() for b in domain.bounds(torch.device("cpu"), torch.float64))
+    low, high = (b.expand(shape).flatten().tolist() for b in domain.bounds(torch.device("cpu"), torch.float64))
     ends = [None, None]
     for p, d, lo, hi in zip(start, direction, low, high, strict=True):
         if not d:

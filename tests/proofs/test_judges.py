@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from cheaplip import Box
 from networks import Apply
 from proofs import judges, rational
 from proofs.models import FAMILY, random_model
@@ -129,3 +130,21 @@ def test_the_table_counts_by_layer_and_lists_what_is_wrong(soundness):
     assert "| relu | 2 | 1 | 0 | 2 | 1 | 0 |" in text
     assert "2 models, 1 proved, 0 refused, 1 false, 0 crashed" in text
     assert "- 1 false: upper 1 is below a slope of 2 | relu" in text
+
+
+def test_what_batch_norm_rounds_is_no_slope():
+    """Near outputs of 1, the difference of 2e-16 is rounded to 2.2e-16."""
+    layer = nn.BatchNorm1d(1).double()
+    with torch.no_grad():
+        layer.weight.fill_(1e-12)
+        layer.bias.fill_(1.0)
+    pair = judges.witness(judges.Exact(layer), torch.zeros(1), torch.tensor([2e-4]), 2)
+    assert pair.value > 1.1e-12
+    assert not judges.exceeds(pair, 1e-12)
+
+
+def test_lines_end_at_the_walls_of_a_box_with_a_side_for_each_channel():
+    box = Box(torch.tensor([0.0, -1.0])[:, None, None], torch.tensor([1.0, 2.0])[:, None, None])
+    start = [Fraction(0)] * 8
+    direction = [Fraction(1)] * 4 + [Fraction(-2)] * 4
+    assert rational.range_inside(box, (2, 2, 2), start, direction) == (0, Fraction(1, 2))

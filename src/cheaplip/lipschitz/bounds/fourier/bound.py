@@ -1,19 +1,16 @@
 r"""The bound of a chain by forward elimination in Fourier space, and the search for its multipliers.
 
-Every choice of positive multipliers gives a bound, so the search may stop at any time. It is the one of
-:mod:`cheaplip.lipschitz.bounds.descent`, on the logs of the multipliers, with gradients by automatic differentiation,
-followed by steps of Adam.
+Every choice of positive multipliers gives a bound, so the search may stop at any time.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cheaplip.lipschitz.bounds.descent import minimise
 from cheaplip.lipschitz.bounds.fourier.gram import largest_eigenvalue, pair_bounds
 from cheaplip.lipschitz.bounds.fourier.plan import Plan
 from cheaplip.lipschitz.bounds.fourier.walk import InfeasibleError, OutOfTimeError, Walk
@@ -23,10 +20,9 @@ from cheaplip.lipschitz.rounding import NONZERO, above
 
 __all__ = ["FourierBound"]
 
-_SHARE = 0.4  # of the time, for steps of Adam
-_STEPS, _PLATEAU, _LENGTH = 3000, 100, 0.05  # of these: most, those that must make progress, and the first one's length
+_STEPS, _LENGTH = 300, 0.1  # most steps, and the length of the first
 _RATE = 1e10  # multiplications in a second
-_POWERS = (2.0, 8.0, 32.0, 128.0, math.inf)
+_LAST_POWER = 256.0  # of a Schatten norm, in multiples of the first one's, which is 2
 
 
 class FourierBound:
@@ -41,9 +37,16 @@ class FourierBound:
         self._chain, self._ranges = chain, ranges or {}
         self._plan = Plan(chain)
 
-    def walk(self, choices: Sequence[Tensor] | None = None, *, power: float = 0.5, deadline: float = math.inf) -> Walk:
-        """Walk through the chain, with these choices or those of the closed form."""
-        return Walk(self._chain, self._plan, self._ranges, choices, power=power, deadline=deadline)
+    def walk(
+        self,
+        choices: Sequence[Tensor] | None = None,
+        *,
+        power: float = 0.5,
+        deadline: float = math.inf,
+        known: dict[int, Any] | None = None,
+    ) -> Walk:
+        """Walk through the chain, with these choices or those of the closed form; see :class:`Walk`."""
+        return Walk(self._chain, self._plan, self._ranges, choices, power=power, deadline=deadline, known=known)
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +112,7 @@ class FourierBound:
             found.append(torch.cat([s, s.mean().expand(len(low) - len(s))]))
         return found
 
-    def optimise(self, *, seconds: float, accuracy: float = 1e-4) -> tuple[float, list[Tensor]]:
+    def optimise(self, *, seconds: float) -> tuple[float, list[Tensor]]:
         """Look for the choices with the smallest bound, in about so many seconds; return the bound and the choices.
 
         The bound is inf, without choices, where there is not even time for a closed form.
@@ -120,76 +123,53 @@ class FourierBound:
         value, choices = self.closed_form(deadline)
         if not choices or not math.isfinite(value):
             return value, choices
-        shapes = [choice.shape for choice in choices]
-        sizes = [choice.numel() for choice in choices]
+        found = self._descended(choices, deadline)
+        better = self.certify(found)
+        return (better, found) if better < value else (value, choices)
 
-        def parted(flat: Tensor) -> list[Tensor]:
-            pieces = torch.split(flat, sizes)
-            return [piece.reshape(shape).to(self._chain.device) for piece, shape in zip(pieces, shapes, strict=True)]
+    def _descended(self, choices: list[Tensor], deadline: float) -> list[Tensor]:
+        """Improve choices by Adam with falling steps.
 
-        def evaluate(x: Tensor, p: float) -> tuple[float, Tensor]:
-            return self._value_and_gradient(parted(x), p)
-
-        flat = torch.cat([choice.flatten() for choice in choices]).cpu()
-        best, best_value = flat, value
-        for p in _POWERS:
-            flat = minimise(partial(evaluate, p=p), flat, accuracy, deadline - _SHARE * seconds, 500)
-            found = self.certify(parted(flat))
-            if found < best_value:
-                best, best_value = flat, found
-            if time.monotonic() > deadline - _SHARE * seconds:
+        It descends on Schatten norms that come ever closer to the largest eigenvalue. Multipliers are taken relative to
+        the smallest feasible ones, so that steps of any length remain feasible.
+        """
+        points = [nn.Parameter(choice.clone()) for choice in choices]
+        optimizer = torch.optim.Adam(points, lr=_LENGTH, betas=(0.9, 0.99))
+        known: dict[int, Any] = {}
+        best, best_value, started = choices, math.inf, time.monotonic()
+        for step in range(_STEPS):
+            passed = max((time.monotonic() - started) / max(deadline - started, 1e-9), step / _STEPS)
+            if passed >= 1:
                 break
-        best = _descended(partial(evaluate, p=math.inf), best, accuracy, deadline)
-        return self.certify(parted(best)), parted(best)
+            value, top, gradients = self._value_and_gradient(points, 2.0 * _LAST_POWER**passed, known)
+            if top < best_value:
+                best, best_value = [point.detach().clone() for point in points], top
+            for point, other, gradient in zip(points, best, gradients, strict=True):
+                if value == math.inf:  # rounding, or a weight of a sum
+                    point.data.lerp_(other, 0.5)
+                else:
+                    point.grad = gradient
+            if value < math.inf:
+                optimizer.param_groups[0]["lr"] = _LENGTH * (1 - passed)
+                optimizer.step()
+        return best
 
     @torch.enable_grad()
-    def _value_and_gradient(self, choices: Sequence[Tensor], p: float) -> tuple[float, Tensor]:
-        """Compute ½ log of the last matrix's Schatten norm, and its gradient."""
+    def _value_and_gradient(
+        self, choices: Sequence[Tensor], p: float, known: dict[int, Any]
+    ) -> tuple[float, float, list[Tensor]]:
+        """Compute ½ log of the last matrix's Schatten norm, the same of its largest eigenvalue, and the gradient."""
         leaves = [choice.detach().requires_grad_() for choice in choices]
-        zeros = torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=torch.float64)
+        zeros = [torch.zeros_like(leaf) for leaf in leaves]
         try:
-            gram = self.walk(leaves).run()
+            gram = self.walk(leaves, known=known).run()
         except InfeasibleError:
-            return math.inf, zeros
+            return math.inf, math.inf, zeros
         if not bool(torch.isfinite(torch.view_as_real(gram) if gram.is_complex() else gram).all()):
-            return math.inf, zeros
+            return math.inf, math.inf, zeros
         eigenvalues = torch.linalg.eigvalsh(gram).flatten()
         top = eigenvalues.detach().max().clamp_min(NONZERO)
-        if p == math.inf:
-            value = 0.5 * eigenvalues.max().clamp_min(NONZERO).log()
-        else:
-            value = 0.5 * (top.log() + (eigenvalues / top).clamp_min(0).pow(p).sum().log() / p)
+        value = 0.5 * (top.log() + (eigenvalues / top).clamp_min(0).pow(p).sum().log() / p)
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        flat = [
-            (torch.zeros_like(leaf) if gradient is None else gradient).flatten().cpu()
-            for leaf, gradient in zip(leaves, gradients, strict=True)
-        ]
-        return float(value.detach()), torch.cat(flat)
-
-
-def _descended(
-    function: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, accuracy: float, deadline: float
-) -> Tensor:
-    """Improve a point by Adam with falling steps: kinks, as of largest eigenvalues, stop a line search early."""
-    best, best_value = x, math.inf
-    point = nn.Parameter(x.clone())
-    optimizer = torch.optim.Adam([point], lr=_LENGTH, betas=(0.9, 0.99))
-    started, marked = time.monotonic(), math.inf
-    for step in range(1, _STEPS + 1):
-        passed = max((time.monotonic() - started) / max(deadline - started, 1e-9), step / _STEPS)
-        if passed >= 1:
-            break
-        value, gradient = function(point.detach())
-        if value < best_value:
-            best, best_value = point.detach().clone(), value
-        if step % _PLATEAU == 0:
-            if marked - best_value < accuracy:
-                break
-            marked = best_value
-        if value == math.inf:
-            point.data.lerp_(best, 0.5)
-            continue
-        optimizer.param_groups[0]["lr"] = _LENGTH * (1 - passed)
-        point.grad = gradient
-        optimizer.step()
-    return best
+        filled = [zero if gradient is None else gradient for zero, gradient in zip(zeros, gradients, strict=True)]
+        return float(value.detach()), 0.5 * math.log(float(top)), filled

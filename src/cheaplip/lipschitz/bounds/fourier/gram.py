@@ -19,6 +19,7 @@ Reference:
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def raised(gram: Tensor, slack: Tensor, terms: int) -> Tensor:
         terms: most products that an entry is the sum of.
     """
     kappa = _kappa(gram.shape[-1], terms)
-    torch.diagonal(gram, dim1=1, dim2=2).add_(kappa * slack.detach() + UNDERFLOW)
+    torch.diagonal(gram.detach(), dim1=1, dim2=2).add_(kappa * slack.detach() + UNDERFLOW)
     return gram
 
 
@@ -116,11 +117,8 @@ def count_of(rows: Rows) -> int:
 
 def _blocks(first: Tensor, cross: Tensor, second: Tensor) -> Tensor:
     """Return [[first, crossᴴ], [cross, second]] for each frequency."""
-    n, m = first.shape[-1], second.shape[-1]
-    whole = second.new_empty(len(second), n + m, n + m)
-    whole[:, :n, :n], whole[:, n:, n:] = first, second
-    whole[:, n:, :n], whole[:, :n, n:] = cross, cross.mH
-    return whole
+    top, bottom = torch.cat([first, cross.mH], dim=2), torch.cat([cross, second], dim=2)
+    return torch.cat([top, bottom], dim=1)
 
 
 def scaled(gram: Tensor, factors: Tensor) -> Tensor:
@@ -152,18 +150,16 @@ def activated(gram: Tensor, rows: slice, kept: Rows, center: Tensor, radius: Ten
         every = bool(loose.all())
         at = slice(None) if every else loose.nonzero().flatten()
         count = len(s[at])
-        pivot = -source[:, at, rows] if every else -source[:, at][:, :, rows][:, :, at]
-        torch.diagonal(pivot, dim1=1, dim2=2).add_((1 - _kappa(count, count)) * s[at])
-        factor, failed = torch.linalg.cholesky_ex(pivot)
+        bent = source[:, at, rows] if every else source[:, at][:, :, rows][:, :, at]
+        pivot = torch.diag((1 - _kappa(count, count)) * s[at]) - bent
+        beside = torch.cat([source[:, :, kept], source[:, :, rows]], dim=2) if before else source[:, :, rows]
+        added, failed = _Elimination.apply(pivot, beside[:, at])  # type: ignore[no-untyped-call]
         if bool(failed.any()):
             return None
-        beside = torch.cat([source[:, :, kept], source[:, :, rows]], dim=2) if before else source[:, :, rows]
-        solved = torch.linalg.solve_triangular(factor, beside[:, at], upper=False)
-        joint = joint + solved.mH @ solved
+        joint = joint + added
     factors = torch.cat([torch.ones(before, dtype=torch.float64, device=gram.device), center])
     joint = joint * (factors.unsqueeze(1) * factors)
-    added = torch.cat([factors.new_zeros(before), radius.square() * s])
-    torch.diagonal(joint, dim1=1, dim2=2).add_(added)
+    joint = joint + torch.diag(torch.cat([factors.new_zeros(before), radius.square() * s]))
     return raised(joint, spread(joint).square(), joint.shape[-1])
 
 
@@ -172,6 +168,25 @@ def pair_bounds(gram: Tensor) -> Tensor:
     diagonal = torch.diagonal(gram, dim1=1, dim2=2)
     sums = diagonal.unsqueeze(1) + diagonal.unsqueeze(2)
     return (sums - 2 * gram + 8 * EPS * sums + UNDERFLOW).clamp_min(UNDERFLOW).sqrt() * above(4)
+
+
+class _Elimination(torch.autograd.Function):
+    """BᴴN⁻¹B for positive definite N, (F, k, k), and B, (F, k, n), and where N has no Cholesky factor, (F,)."""
+
+    @staticmethod
+    def forward(ctx: Any, pivot: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+        factor, failed = torch.linalg.cholesky_ex(pivot)
+        solved = torch.linalg.solve_triangular(factor, beside, upper=False)
+        ctx.save_for_backward(factor, solved)
+        ctx.mark_non_differentiable(failed)
+        return solved.mH @ solved, failed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, Tensor]:
+        factor, solved = ctx.saved_tensors
+        inverse = torch.linalg.solve_triangular(factor.mH, solved, upper=True)
+        pushed = inverse @ (gradient + gradient.mH) / 2
+        return -pushed @ inverse.mH, 2 * pushed
 
 
 def bounded_by(gram: Tensor, shape: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ class Torus:
         """
         return _aliases(self, tuple(stride), device)
 
+    def folded(self, values: Tensor, stride: Sequence[int]) -> Tensor:
+        """Sum over the aliases of each frequency of the coarser torus, see :meth:`aliases`: (F, …) to (F', …)."""
+        folded: Tensor = _Fold.apply(values, self.aliases(stride, values.device))  # type: ignore[no-untyped-call]
+        return folded
+
     def transform(self, values: Tensor, axes: Sequence[Sequence[int]]) -> Tensor:
         r"""Return Σ_t v_t exp(2πi ⟨k, t⟩) for each frequency k.
 
@@ -71,6 +77,28 @@ class Torus:
         for axis, n in enumerate(self.size):  # whole numbers of turns are left out exactly
             angle = angle + (torch.outer(k[:, axis], positions[:, axis]) % n).double() / n
         return torch.polar(torch.ones_like(angle), 2 * math.pi * angle)
+
+
+class _Fold(torch.autograd.Function):
+    """The sum over aliases: lists of where they lie among the values, and of whether the conjugate is meant."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, aliases: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.aliases, ctx.count = aliases, len(values)
+        return sum(_conjugated(values[places], where) for places, where in aliases)  # type: ignore[return-value]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        spread = gradient.new_zeros(ctx.count, *gradient.shape[1:])
+        for places, where in ctx.aliases:
+            spread.index_add_(0, places, _conjugated(gradient.clone(), where))
+        return spread, None
+
+
+def _conjugated(values: Tensor, where: Tensor) -> Tensor:
+    """Conjugate some of the values, in place."""
+    values[where] = values[where].conj()
+    return values
 
 
 @lru_cache(maxsize=64)  # these are the same in every step of a training

@@ -10,11 +10,13 @@ The file is long because every kind of link has its own few lines here.
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from cheaplip.lipschitz.bounds.fourier.collapse import collapsed, matrix_of
+from cheaplip.lipschitz.bounds.fourier.collapse import Collapse, matrix_of
+from cheaplip.lipschitz.bounds.fourier.eigenvectors import largest_ratio
 from cheaplip.lipschitz.bounds.fourier.gram import (
     activated,
     bounded_by,
@@ -35,9 +37,13 @@ from cheaplip.lipschitz.rounding import above
 
 __all__ = ["InfeasibleError", "OutOfTimeError", "Walk"]
 
+T = TypeVar("T")
+
+_LEAST_BEYOND = 1e-6  # of the smallest multipliers, by which others are larger: room for rounding
+
 
 class InfeasibleError(Exception):
-    """Some multipliers are too small."""
+    """Some multipliers are too small, or weights too large."""
 
 
 class OutOfTimeError(Exception):
@@ -51,10 +57,12 @@ class Walk:
         chain: the model.
         plan: where its values live.
         ranges: slopes of activations, narrowed over a domain.
-        choices: one tensor for each choice on the way, in order: logs of multipliers, relative to the size of what they
-            are for. None: the closed form makes them.
+        choices: one tensor for each choice on the way, in order. That of an activation has the logs of a shape D, (k,),
+            and of x, behind them: the multipliers are (1 + x) times the smallest multiple of D that is above the
+            increments' joint matrix, so that nearly all choices are feasible. None: the closed form makes them.
         power: of the diagonal, in the closed form.
         deadline: on the clock of ``time.monotonic()``.
+        known: what other walks computed from the weights alone. None: everything is computed here, with its gradient.
 
     Attributes:
         choices: those used.
@@ -70,9 +78,10 @@ class Walk:
         *,
         power: float = 0.5,
         deadline: float = math.inf,
+        known: dict[int, Any] | None = None,
     ) -> None:
         self._chain, self._plan, self._ranges = chain, plan, ranges
-        self._power, self._deadline = power, deadline
+        self._power, self._deadline, self._kept = power, deadline, known
         self._given = None if choices is None else list(choices)
         self.choices: list[Tensor] = []
         self.multipliers: dict[int, Tensor] = {}
@@ -144,6 +153,16 @@ class Walk:
         self.choices.append(choice)
         return choice
 
+    def _known(self, at: int, make: Callable[[], T]) -> T:
+        """Compute what depends on a link's weights alone, or take what another walk kept."""
+        if self._kept is None:
+            return make()
+        if at not in self._kept:
+            with torch.no_grad():
+                self._kept[at] = make()
+        found: T = self._kept[at]
+        return found
+
     # linear maps
 
     def _apply(self, at: int) -> None:
@@ -176,7 +195,7 @@ class Walk:
             matrix, terms = matrix.flatten(1)[None, None], 1
             sizes = matrix.detach().abs()
         else:
-            matrix, sizes, terms = self._convolution(link, source, group)
+            matrix, sizes, terms = self._convolution(at, source, group)
         self._mark(at, source)
         self._add(group, at, matrix, sizes, group.rows[source], terms)
 
@@ -195,13 +214,13 @@ class Walk:
         group.gram = mapped(group.gram, matrix, sizes, rows, group.kept(alive), terms)
         group.rows = self._groups.numbered([*alive, at + 1])
 
-    def _convolution(self, link: Link, source: int, group: Group) -> tuple[Tensor, Tensor, int]:
-        convolution = convolution_of(link)
+    def _convolution(self, at: int, source: int, group: Group) -> tuple[Tensor, Tensor, int]:
+        convolution = convolution_of(self._chain.links[at])
         assert convolution is not None
         padded = any(n > 0 for pair in convolution.padding for n in pair)
         if padded and source in self._plan.cut and source not in self._masked:
             self._mask(source)
-        matrix, sizes = transfer(convolution, Torus(group.torus))
+        matrix, sizes = self._known(at, lambda: transfer(convolution, Torus(group.torus)))
         return matrix, sizes, math.prod(convolution.weight().shape[2:])
 
     def _mask(self, source: int) -> None:
@@ -254,7 +273,7 @@ class Walk:
             return
         for at in links:
             (source,) = self._sources(at)
-            matrix, sizes, terms = self._convolution(self._chain.links[at], source, group)
+            matrix, sizes, terms = self._convolution(at, source, group)
             self._mark(at, source)
             # its own value is needed, even if nothing takes it yet
             self._pending.remove(at)
@@ -272,11 +291,7 @@ class Walk:
         torus = Torus(group.torus)
         group.torus = tuple(n // s for n, s in zip(group.torus, stride, strict=True))
         if len(group.gram) > 1:
-            total = torch.zeros((), dtype=group.gram.dtype, device=self._chain.device)
-            for places, conjugate in torus.aliases(stride, self._chain.device):
-                part = group.gram[places]
-                total = total + torch.where(conjugate[:, None, None], part.conj(), part)
-            gram = total / math.prod(stride)
+            gram = torus.folded(group.gram, stride) / math.prod(stride)
             group.gram = raised(gram, spread(gram).square(), math.prod(stride))
         self._drop_dead()
 
@@ -286,7 +301,7 @@ class Walk:
         convolution = convolution_of(self._chain.links[at])
         assert convolution is not None
         self._mark(at, source)
-        matrix, sizes = transfer_of_phases(convolution, Torus(group.torus))
+        matrix, sizes = self._known(at, lambda: transfer_of_phases(convolution, Torus(group.torus)))
         rows = group.rows[source]
         noise = group.gram[:, rows, rows]
         count = matrix.shape[2] // noise.shape[-1]
@@ -305,8 +320,13 @@ class Walk:
         """Map an image to a vector; what else lives in its group stays there."""
         group = self._groups.of(source)
         gram = group.gram[:, group.rows[source], group.rows[source]]
-        rows = matrix_of(link, self._chain.shapes[link.arguments[0]], self._plan.layouts[source])
-        self._groups.add(Group((), {at + 1: slice(0, len(rows))}, collapsed(gram, rows, Torus(group.torus))))
+
+        def make() -> Collapse:
+            rows = matrix_of(link, self._chain.shapes[link.arguments[0]], self._plan.layouts[source])
+            return Collapse(rows, Torus(group.torus))
+
+        image = self._known(at, make)(gram, math.prod(self._chain.out_shape))
+        self._groups.add(Group((), {at + 1: slice(0, image.shape[-1])}, image))
 
     # what bends
 
@@ -339,13 +359,23 @@ class Walk:
         """Return the joint matrix of the values that stay alive and of an activation, and its multipliers."""
         rows = group.rows[source]
         gram = group.gram[:, rows, rows]
-        mean = torch.diagonal(gram, dim1=1, dim2=2).real.mean().clamp_min(1e-200)
+        bent = radius > 0
+        if not bool(torch.isfinite(gram).all()):
+            raise InfeasibleError
 
         def propose() -> Tensor:
-            skew = torch.where(radius > 0, center.abs() / radius.clamp_min(1e-300), 1.0).clamp(0.05, 1e6)
-            return (bounded_by(gram, self._shape(gram)) * (1 + skew) / mean).log()
+            even = not alive and bool(bent.all()) and not bool(center.any())  # then the smallest are the best
+            lowest = _LEAST_BEYOND if even else 0.05
+            skew = torch.where(bent, center.abs() / radius.clamp_min(1e-300), 1.0).clamp(lowest, 1e6)
+            plain = self._shape(gram)
+            shape = plain * (1 + skew)
+            least, size = (largest_ratio(gram, of, bent).clamp_min(1e-200) for of in (plain, shape))
+            return torch.cat([shape.log(), (least / size - 1).clamp_min(lowest).log().unsqueeze(0)])
 
-        s = mean * self._choice(propose).exp()
+        choice = self._choice(propose)
+        shape, beyond = choice[:-1].exp(), choice[-1].exp()
+        size = largest_ratio(gram, shape, bent).clamp_min(1e-200)
+        s = shape * size * (1 + _LEAST_BEYOND + beyond)
         made = activated(group.gram, rows, group.kept(alive), center, radius, s)
         if made is None:
             raise InfeasibleError
