@@ -1,6 +1,7 @@
 """The bound in Fourier space: against dense matrices, Jacobians, and cases with known answers."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -287,3 +288,20 @@ def test_maxima_over_windows_have_the_constants_of_their_slopes(weights, exact):
     chain = read(model.eval(), (1,))
     assert norm_product(chain) > 1.1 * exact
     assert upper_bound(chain, 2, method="lipsdp", seconds=2.0).value == pytest.approx(exact, rel=1e-3)
+
+
+class MaxMin(nn.Module):
+    def forward(self, x):
+        a, b = x.unflatten(1, (-1, 2)).unbind(2)
+        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], 1)
+
+
+def test_the_search_does_not_stop_at_the_border_of_what_is_feasible():
+    """The best multipliers of |x| are nearly the smallest feasible ones, which depend on the layers before."""
+    torch.manual_seed(0)
+    layers = [layer for a, b in pairwise([8, *[16] * 8, 3]) for layer in (nn.Linear(a, b), MaxMin())][:-1]
+    chain = read(nn.Sequential(*layers).double(), (8,))
+    best = upper_bound(chain, 2, method="lipsdp", seconds=60).value  # by Newton's method
+    bound = FourierBound(chain)
+    assert bound.closed_form()[0] <= 2 * best  # the product of norms is 7.3 times the best
+    assert best <= bound.optimise(seconds=60)[0] <= 1.03 * best

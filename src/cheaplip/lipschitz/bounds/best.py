@@ -48,6 +48,7 @@ _WIDEST, _AMPLE = 3600, 12.0  # entries of a value that is written out as neuron
 _WIDE = 600  # from which on a convolution's output is bounded in Fourier space unasked
 _ELIMINATIONS = 15  # that the multipliers of all neurons need at least, to be better than those of channels
 _SHARE = 0.4  # of the time, for the multipliers of channels where those of all neurons start from them
+_AMPLE_NEWTON = 4  # times the estimate for Newton's method, which may well need more
 _MOST = 0.8  # the same where only some parts, such as dense layers at the end, have multipliers of neurons
 _TOO_LARGE = "the bound is above the largest float64: scale the model's weights down"
 _REGIONS, _MOST_REGIONS = 400, 20_000  # to enumerate: unasked, and asked
@@ -128,7 +129,8 @@ def upper_bound(
         return Upper(math.inf, "none", reason)
     optimised = max(1, sum(part.dense is not None and len(part.dense[1]) > 0 for part in prepared))
     found = []
-    if method == "fourier" or (method is None and norm == 2 and _has_large_convolutions(chain)):
+    by_channels = _has_large_convolutions(chain) or any(_is_hard(part, seconds) for part in prepared)
+    if method == "fourier" or (method is None and norm == 2 and by_channels):
         fourier = FourierBound(chain, ranges)
         left = max(0.0, deadline - time.monotonic())
         unroll = method is None and len(prepared) == 1 and _is_quick(prepared[0], (1 - _SHARE) * left)
@@ -168,6 +170,13 @@ def _is_tiny(chain: Chain) -> bool:
 
 def _has_large_convolutions(chain: Chain) -> bool:
     return any(convolution_of(link) is not None and math.prod(link.shape) > _WIDE for link in chain.links)
+
+
+def _is_hard(part: _PreparedPart, seconds: float) -> bool:
+    """Return whether descent on multipliers of neurons would stop early: at the border, where those of |x| are best."""
+    if part.dense is None or _AMPLE_NEWTON * lipsdp.newton_time(*part.dense) <= seconds:
+        return False
+    return any(bool((low == -high).any()) for low, high in part.dense[1])
 
 
 def _is_quick(part: _PreparedPart, seconds: float) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "closed_form",
     "elimination_time",
     "from_joint",
+    "newton_time",
     "optimise",
     "pair_bounds",
     "product",
@@ -209,6 +210,12 @@ def shortest_time(weights: Sequence[Tensor]) -> float:
     """Estimate how many seconds the first multipliers take: most of them for the eigenvalues of each layer's matrix."""
     sides = [min(weights[0].shape), *(len(weight) for weight in weights[:-1]), min(weights[-1].shape)]
     return sum(side**3 for side in sides) / _EIGENVALUE_RATE
+
+
+def newton_time(weights: Sequence[Tensor], slopes: Slopes) -> float:
+    """Estimate how many seconds Newton's method takes at most."""
+    bent = sum(int((torch.as_tensor(low) < torch.as_tensor(high)).sum()) for low, high in slopes)
+    return (bent + min(len(weights[-1]), weights[0].shape[1])) ** 3 / _NEWTON_RATE
 
 
 def elimination_time(weights: Sequence[Tensor]) -> float:

@@ -21,6 +21,7 @@ from cheaplip.lipschitz.rounding import NONZERO, above
 __all__ = ["FourierBound"]
 
 _STEPS, _LENGTH = 300, 0.1  # most steps, and the length of the first
+_CLOSED_FORMS = ((0.5, 0.05), (0.5, 0.3), (0.0, 0.15), (1.0, 0.15))  # powers of the diagonal, and least x
 _RATE = 1e10  # multiplications in a second
 _LAST_POWER = 256.0  # of a Schatten norm, in multiples of the first one's, which is 2
 
@@ -42,11 +43,14 @@ class FourierBound:
         choices: Sequence[Tensor] | None = None,
         *,
         power: float = 0.5,
+        least: float = 0.05,
         deadline: float = math.inf,
         known: dict[int, Any] | None = None,
     ) -> Walk:
         """Walk through the chain, with these choices or those of the closed form; see :class:`Walk`."""
-        return Walk(self._chain, self._plan, self._ranges, choices, power=power, deadline=deadline, known=known)
+        return Walk(
+            self._chain, self._plan, self._ranges, choices, power=power, least=least, deadline=deadline, known=known
+        )
 
     @property
     def device(self) -> torch.device:
@@ -62,10 +66,10 @@ class FourierBound:
         """Return the best bound of the closed forms, or of one if time is short; inf if there was none."""
         best: tuple[float, list[Tensor]] = (math.inf, [])
         started = time.monotonic()
-        for power in (0.5, 0.0, 1.0):
+        for power, least in _CLOSED_FORMS:
             if math.isfinite(best[0]) and 2 * (time.monotonic() - started) > deadline - started:
                 break
-            walk = self.walk(power=power, deadline=deadline if math.isfinite(best[0]) else math.inf)
+            walk = self.walk(power=power, least=least, deadline=deadline if math.isfinite(best[0]) else math.inf)
             try:
                 value = float(largest_eigenvalue(walk.run()).sqrt())
             except (InfeasibleError, OutOfTimeError):
@@ -144,14 +148,14 @@ class FourierBound:
             value, top, gradients = self._value_and_gradient(points, 2.0 * _LAST_POWER**passed, known)
             if top < best_value:
                 best, best_value = [point.detach().clone() for point in points], top
-            for point, other, gradient in zip(points, best, gradients, strict=True):
-                if value == math.inf:  # rounding, or a weight of a sum
+            if value == math.inf:  # for rounding, or the weight of a sum
+                for point, other in zip(points, best, strict=True):
                     point.data.lerp_(other, 0.5)
-                else:
-                    point.grad = gradient
-            if value < math.inf:
-                optimizer.param_groups[0]["lr"] = _LENGTH * (1 - passed)
-                optimizer.step()
+                continue
+            for point, gradient in zip(points, gradients, strict=True):
+                point.grad = gradient
+            optimizer.param_groups[0]["lr"] = _LENGTH * (1 - passed)
+            optimizer.step()
         return best
 
     @torch.enable_grad()
@@ -172,4 +176,6 @@ class FourierBound:
         value = 0.5 * (top.log() + (eigenvalues / top).clamp_min(0).pow(p).sum().log() / p)
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
         filled = [zero if gradient is None else gradient for zero, gradient in zip(zeros, gradients, strict=True)]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in filled):
+            return math.inf, math.inf, zeros
         return float(value.detach()), 0.5 * math.log(float(top)), filled

@@ -12,11 +12,11 @@ _DIRECT, _KRYLOV = 160, 48  # rows of a matrix whose eigenvectors are computed; 
 
 
 def largest_ratio(gram: Tensor, shape: Tensor, among: Tensor) -> Tensor:
-    """Return the largest xᴴPx / xᴴDx at any frequency, differentiably.
+    """Return the largest xᴴPx / xᴴDx at any frequency, differentiably; inf where that overflows.
 
     Args:
         gram: P, (F, n, n).
-        shape: the diagonal of D, (n,), positive; all numbers are finite.
+        shape: the diagonal of D, (n,), positive.
         among: the entries that x has, (n,) bool.
     """
     if not bool(among.all()):
@@ -25,7 +25,10 @@ def largest_ratio(gram: Tensor, shape: Tensor, among: Tensor) -> Tensor:
         gram, shape = gram[:, among][:, :, among], shape[among]
     with torch.no_grad():
         root = shape.rsqrt()
-        place, vector = _top_vector(gram * (root.unsqueeze(1) * root))
+        balanced = gram * (root.unsqueeze(1) * root)
+        if not bool(torch.isfinite(balanced).all()):
+            return shape.new_full((), math.inf)
+        place, vector = _top_vector(balanced)
         vector = vector * root
     size = (vector.conj() @ gram[place] @ vector).real
     ratio: Tensor = size / (vector.abs().square() @ shape)

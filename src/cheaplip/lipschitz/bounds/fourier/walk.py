@@ -61,6 +61,7 @@ class Walk:
             and of x, behind them: the multipliers are (1 + x) times the smallest multiple of D that is above the
             increments' joint matrix, so that nearly all choices are feasible. None: the closed form makes them.
         power: of the diagonal, in the closed form.
+        least: x in the closed form, where slopes are as far below 0 as above.
         deadline: on the clock of ``time.monotonic()``.
         known: what other walks computed from the weights alone. None: everything is computed here, with its gradient.
 
@@ -77,11 +78,13 @@ class Walk:
         choices: Sequence[Tensor] | None = None,
         *,
         power: float = 0.5,
+        least: float = 0.05,
         deadline: float = math.inf,
         known: dict[int, Any] | None = None,
     ) -> None:
         self._chain, self._plan, self._ranges = chain, plan, ranges
-        self._power, self._deadline, self._kept = power, deadline, known
+        self._power, self._least = power, least
+        self._deadline, self._kept = deadline, known
         self._given = None if choices is None else list(choices)
         self.choices: list[Tensor] = []
         self.multipliers: dict[int, Tensor] = {}
@@ -360,12 +363,10 @@ class Walk:
         rows = group.rows[source]
         gram = group.gram[:, rows, rows]
         bent = radius > 0
-        if not bool(torch.isfinite(gram).all()):
-            raise InfeasibleError
 
         def propose() -> Tensor:
             even = not alive and bool(bent.all()) and not bool(center.any())  # then the smallest are the best
-            lowest = _LEAST_BEYOND if even else 0.05
+            lowest = _LEAST_BEYOND if even else self._least
             skew = torch.where(bent, center.abs() / radius.clamp_min(1e-300), 1.0).clamp(lowest, 1e6)
             plain = self._shape(gram)
             shape = plain * (1 + skew)
@@ -376,6 +377,8 @@ class Walk:
         shape, beyond = choice[:-1].exp(), choice[-1].exp()
         size = largest_ratio(gram, shape, bent).clamp_min(1e-200)
         s = shape * size * (1 + _LEAST_BEYOND + beyond)
+        if not bool(torch.isfinite(s).all()):
+            raise InfeasibleError
         made = activated(group.gram, rows, group.kept(alive), center, radius, s)
         if made is None:
             raise InfeasibleError
