@@ -145,7 +145,8 @@ def _random_layers(x, dice, wanted, others, *, inner=False):
             else:
                 layer = {**ANYWHERE, **IN_PLACE, **UNUSUAL, **special}[name](tuple(x.shape[1:]), dice).eval()
             y = layer(x.clone())
-            _check_backward(nn.Sequential(*layers, layer), first)
+            if bool(torch.isfinite(y).all()):  # else a window of padding alone, whose derivative writes anywhere
+                _check_backward(nn.Sequential(*layers, layer), first)
         except (RuntimeError, ValueError, IndexError, NotImplementedError):
             continue  # too small for the kernel, or an odd number to sort in pairs, or autograd cannot undo it
         if y.dim() in (2, 3, 4, 5) and 0 < y[0].numel() <= MOST_VALUES and bool(torch.isfinite(y).all()):
