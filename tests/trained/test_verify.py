@@ -258,12 +258,23 @@ def test_sixty_random_edits_are_found_or_harmless(edits, finished):
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("drop", 1.5, "drop: expected text, got 1.5"), ("mu", 10**400, "a value of the wrong type or size")],
+    [
+        ("drop", 1.5, "drop: expected text, got 1.5"),
+        ("mu", 10**400, "a value of the wrong type or size"),
+        ("device", [None], r"device: cannot use \[None\]"),
+    ],
 )
 def test_an_option_of_another_type_or_size_is_named(name, value, message, certified):
     path, data = certified
     change(path, "config.json", lambda config: config.update({name: value}))
     with pytest.raises(ConfigError, match=message):
+        verify(RunFolder(path), seconds=0.2, data=data)
+
+
+def test_the_usual_number_of_epochs_is_not_the_one_that_was_run(certified):
+    path, data = certified
+    change(path, "config.json", lambda config: config.update(epochs=None))
+    with pytest.raises(UntrueCardError, match="the card says 8 epochs, config.json 20"):
         verify(RunFolder(path), seconds=0.2, data=data)
 
 

@@ -274,8 +274,8 @@ def _check_metrics(run: _Run, b: Bracket, seen: float, seconds: float) -> None:
     for name, mine, other in same:
         if differ(mine, other):
             raise UntrueCardError(f"no: metrics.json says {name} {shown(mine)}, expected {shown(other)}")
-    if config.epochs is not None and differ(epochs, config.epochs):
-        raise UntrueCardError(f"no: the card says {shown(epochs)} epochs, config.json {config.epochs}")
+    if differ(epochs, config.resolved_epochs):
+        raise UntrueCardError(f"no: the card says {shown(epochs)} epochs, config.json {config.resolved_epochs}")
     history = folder.history()
     if history and len(history) != epochs:
         raise UntrueCardError(f"no: the card says {shown(epochs)} epochs, history.jsonl has {len(history)}")

@@ -182,7 +182,7 @@ class TrainConfig(
         try:
             torch.empty(0, device=self.resolved_device)
             torch.Generator(self.resolved_device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise ConfigError(f"device: cannot use {self.resolved_device!r} ({error}): use cpu") from error
 
     def build_model(self, data: Data) -> nn.Module:
