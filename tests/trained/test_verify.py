@@ -274,7 +274,7 @@ def test_an_option_of_another_type_or_size_is_named(name, value, message, certif
 def test_the_usual_number_of_epochs_is_not_the_one_that_was_run(certified):
     path, data = certified
     change(path, "config.json", lambda config: config.update(epochs=None))
-    with pytest.raises(UntrueCardError, match="the card says 8 epochs, config.json 20"):
+    with pytest.raises(UntrueCardError, match=r"the card says 8 epochs, config\.json 20"):
         verify(RunFolder(path), seconds=0.2, data=data)
 
 
