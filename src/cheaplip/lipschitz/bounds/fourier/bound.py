@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.lipschitz.bounds.fourier.gram import largest_eigenvalue, pair_bounds
+from cheaplip.lipschitz.bounds.fourier.multipliers import InfeasibleError
 from cheaplip.lipschitz.bounds.fourier.plan import Plan
-from cheaplip.lipschitz.bounds.fourier.walk import InfeasibleError, OutOfTimeError, Walk
+from cheaplip.lipschitz.bounds.fourier.walk import OutOfTimeError, Walk
 from cheaplip.lipschitz.reading.chain import Chain, SlopeRanges
 from cheaplip.lipschitz.reading.operations import Elementwise
 from cheaplip.lipschitz.rounding import NONZERO, above
@@ -42,15 +43,12 @@ class FourierBound:
         self,
         choices: Sequence[Tensor] | None = None,
         *,
-        power: float = 0.5,
-        least: float = 0.05,
+        form: tuple[float, float] = (0.5, 0.05),
         deadline: float = math.inf,
         known: dict[int, Any] | None = None,
     ) -> Walk:
         """Walk through the chain, with these choices or those of the closed form; see :class:`Walk`."""
-        return Walk(
-            self._chain, self._plan, self._ranges, choices, power=power, least=least, deadline=deadline, known=known
-        )
+        return Walk(self._chain, self._plan, self._ranges, choices, form=form, deadline=deadline, known=known)
 
     @property
     def device(self) -> torch.device:
@@ -66,10 +64,10 @@ class FourierBound:
         """Return the best bound of the closed forms, or of one if time is short; inf if there was none."""
         best: tuple[float, list[Tensor]] = (math.inf, [])
         started = time.monotonic()
-        for power, least in _CLOSED_FORMS:
+        for form in _CLOSED_FORMS:
             if math.isfinite(best[0]) and 2 * (time.monotonic() - started) > deadline - started:
                 break
-            walk = self.walk(power=power, least=least, deadline=deadline if math.isfinite(best[0]) else math.inf)
+            walk = self.walk(form=form, deadline=deadline if math.isfinite(best[0]) else math.inf)
             try:
                 value = float(largest_eigenvalue(walk.run()).sqrt())
             except (InfeasibleError, OutOfTimeError):

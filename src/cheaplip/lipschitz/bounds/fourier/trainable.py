@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cheaplip.lipschitz.bounds.fourier.bound import FourierBound
 from cheaplip.lipschitz.bounds.fourier.gram import largest_eigenvalue
-from cheaplip.lipschitz.bounds.fourier.walk import InfeasibleError
+from cheaplip.lipschitz.bounds.fourier.multipliers import InfeasibleError
 from cheaplip.lipschitz.reading.chain import Chain
 from cheaplip.lipschitz.rounding import above
 

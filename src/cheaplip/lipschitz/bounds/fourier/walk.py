@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.bounds.fourier.collapse import Collapse, matrix_of
-from cheaplip.lipschitz.bounds.fourier.eigenvectors import largest_ratio
 from cheaplip.lipschitz.bounds.fourier.gram import (
     activated,
     bounded_by,
@@ -27,6 +26,7 @@ from cheaplip.lipschitz.bounds.fourier.gram import (
     spread,
 )
 from cheaplip.lipschitz.bounds.fourier.groups import Group, Groups
+from cheaplip.lipschitz.bounds.fourier.multipliers import InfeasibleError, first_choice, multipliers, shape_of
 from cheaplip.lipschitz.bounds.fourier.plan import Plan, convolution_of, is_windowed, keeps_zeros
 from cheaplip.lipschitz.bounds.fourier.slopes import channel_factors, channel_slopes
 from cheaplip.lipschitz.bounds.fourier.torus import Torus, transfer, transfer_of_phases
@@ -35,15 +35,9 @@ from cheaplip.lipschitz.reading.chain import Chain, Link, SlopeRanges
 from cheaplip.lipschitz.reading.operations import Concatenation, Elementwise, RangedMap, Scaling, Sum
 from cheaplip.lipschitz.rounding import above
 
-__all__ = ["InfeasibleError", "OutOfTimeError", "Walk"]
+__all__ = ["OutOfTimeError", "Walk"]
 
 T = TypeVar("T")
-
-_LEAST_BEYOND = 1e-6  # of the smallest multipliers, by which others are larger: room for rounding
-
-
-class InfeasibleError(Exception):
-    """Some multipliers are too small, or weights too large."""
 
 
 class OutOfTimeError(Exception):
@@ -57,11 +51,9 @@ class Walk:
         chain: the model.
         plan: where its values live.
         ranges: slopes of activations, narrowed over a domain.
-        choices: one tensor for each choice on the way, in order. That of an activation has the logs of a shape D, (k,),
-            and of x, behind them: the multipliers are (1 + x) times the smallest multiple of D that is above the
-            increments' joint matrix, so that nearly all choices are feasible. None: the closed form makes them.
-        power: of the diagonal, in the closed form.
-        least: x in the closed form, where slopes are as far below 0 as above.
+        choices: one tensor for each choice on the way, in order: for an activation, see
+            :mod:`cheaplip.lipschitz.bounds.fourier.multipliers`. None: the closed form makes them.
+        form: power and least of the closed form, see there.
         deadline: on the clock of ``time.monotonic()``.
         known: what other walks computed from the weights alone. None: everything is computed here, with its gradient.
 
@@ -77,14 +69,12 @@ class Walk:
         ranges: SlopeRanges,
         choices: Sequence[Tensor] | None = None,
         *,
-        power: float = 0.5,
-        least: float = 0.05,
+        form: tuple[float, float] = (0.5, 0.05),
         deadline: float = math.inf,
         known: dict[int, Any] | None = None,
     ) -> None:
         self._chain, self._plan, self._ranges = chain, plan, ranges
-        self._power, self._least = power, least
-        self._deadline, self._kept = deadline, known
+        self._form, self._deadline, self._kept = form, deadline, known
         self._given = None if choices is None else list(choices)
         self.choices: list[Tensor] = []
         self.multipliers: dict[int, Tensor] = {}
@@ -362,32 +352,12 @@ class Walk:
         """Return the joint matrix of the values that stay alive and of an activation, and its multipliers."""
         rows = group.rows[source]
         gram = group.gram[:, rows, rows]
-        bent = radius > 0
-
-        def propose() -> Tensor:
-            even = not alive and bool(bent.all()) and not bool(center.any())  # then the smallest are the best
-            lowest = _LEAST_BEYOND if even else self._least
-            skew = torch.where(bent, center.abs() / radius.clamp_min(1e-300), 1.0).clamp(lowest, 1e6)
-            plain = self._shape(gram)
-            shape = plain * (1 + skew)
-            least, size = (largest_ratio(gram, of, bent).clamp_min(1e-200) for of in (plain, shape))
-            return torch.cat([shape.log(), (least / size - 1).clamp_min(lowest).log().unsqueeze(0)])
-
-        choice = self._choice(propose)
-        shape, beyond = choice[:-1].exp(), choice[-1].exp()
-        size = largest_ratio(gram, shape, bent).clamp_min(1e-200)
-        s = shape * size * (1 + _LEAST_BEYOND + beyond)
-        if not bool(torch.isfinite(s).all()):
-            raise InfeasibleError
+        choice = self._choice(lambda: first_choice(gram, center, radius, *self._form, alone=not alive))
+        s = multipliers(choice, gram, radius)
         made = activated(group.gram, rows, group.kept(alive), center, radius, s)
         if made is None:
             raise InfeasibleError
         return made, s
-
-    def _shape(self, gram: Tensor) -> Tensor:
-        """Return a power of the mean diagonal over the frequencies, which a closed form is proportional to."""
-        diagonal = torch.diagonal(gram, dim1=1, dim2=2).real.mean(dim=0)
-        return (diagonal + 1e-6 * diagonal.mean() + 1e-290) ** self._power
 
     def _forget(self, at: int, link: Link, sources: Sequence[int]) -> None:
         """Keep only how large a value can be after a link of which only the Lipschitz constant is known."""
@@ -396,7 +366,7 @@ class Walk:
             group = self._groups.of(sources[0])
             rows = group.rows[sources[0]]
             gram = group.gram[:, rows, rows]
-            shape = self._choice(lambda: self._shape(gram).log()).exp()
+            shape = self._choice(lambda: shape_of(gram, self._form[0]).log()).exp()
             diagonal = bounded_by(gram, shape) * self._constant(at) ** 2
         else:
             diagonal = self._reach(at, link, sources).square().expand(layout.channels)
