@@ -12,10 +12,12 @@ from cheaplip.lipschitz import read
 from cheaplip.lipschitz.bounds import lipsdp
 from cheaplip.lipschitz.bounds.best import upper_bound
 from cheaplip.lipschitz.bounds.fourier.bound import FourierBound
+from cheaplip.lipschitz.bounds.fourier.eigenvectors import largest_ratio
 from cheaplip.lipschitz.bounds.fourier.torus import Torus, transfer
 from cheaplip.lipschitz.bounds.products import norm_product
 from cheaplip.lipschitz.bounds.ranges import slope_ranges
 from cheaplip.lipschitz.reading.operations import Convolution
+from networks import MaxMin
 
 
 class Block(nn.Module):
@@ -290,12 +292,6 @@ def test_maxima_over_windows_have_the_constants_of_their_slopes(weights, exact):
     assert upper_bound(chain, 2, method="lipsdp", seconds=2.0).value == pytest.approx(exact, rel=1e-3)
 
 
-class MaxMin(nn.Module):
-    def forward(self, x):
-        a, b = x.unflatten(1, (-1, 2)).unbind(2)
-        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], 1)
-
-
 def test_the_search_does_not_stop_at_the_border_of_what_is_feasible():
     """The best multipliers of |x| are nearly the smallest feasible ones, which depend on the layers before."""
     torch.manual_seed(0)
@@ -305,3 +301,14 @@ def test_the_search_does_not_stop_at_the_border_of_what_is_feasible():
     bound = FourierBound(chain)
     assert bound.closed_form()[0] <= 2 * best  # the product of norms is 7.3 times the best
     assert best <= bound.optimise(seconds=60)[0] <= 1.03 * best
+
+
+@pytest.mark.parametrize(("count", "size", "rank"), [(30, 6, 6), (20, 4, 1), (1, 200, 200), (1, 200, 3), (1, 300, 0)])
+def test_the_largest_ratio_is_the_largest_eigenvalue(count, size, rank):
+    torch.manual_seed(0)
+    roots = torch.randn(count, size, rank, dtype=torch.complex128 if count > 1 else torch.float64)
+    gram, shape = roots @ roots.mH, torch.rand(size, dtype=torch.float64) + 0.1
+    among = torch.arange(size) != 2
+    balanced = (gram / (shape.sqrt().unsqueeze(1) * shape.sqrt()))[:, among][:, :, among]
+    largest = float(torch.linalg.eigvalsh(balanced).max())
+    assert float(largest_ratio(gram, shape, among)) == pytest.approx(largest, rel=1e-6, abs=1e-12)

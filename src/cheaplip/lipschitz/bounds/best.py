@@ -129,8 +129,7 @@ def upper_bound(
         return Upper(math.inf, "none", reason)
     optimised = max(1, sum(part.dense is not None and len(part.dense[1]) > 0 for part in prepared))
     found = []
-    by_channels = _has_large_convolutions(chain) or any(_is_hard(part, seconds) for part in prepared)
-    if method == "fourier" or (method is None and norm == 2 and by_channels):
+    if method == "fourier" or (method is None and norm == 2 and _needs_fourier(chain, prepared, seconds)):
         fourier = FourierBound(chain, ranges)
         left = max(0.0, deadline - time.monotonic())
         unroll = method is None and len(prepared) == 1 and _is_quick(prepared[0], (1 - _SHARE) * left)
@@ -170,6 +169,10 @@ def _is_tiny(chain: Chain) -> bool:
 
 def _has_large_convolutions(chain: Chain) -> bool:
     return any(convolution_of(link) is not None and math.prod(link.shape) > _WIDE for link in chain.links)
+
+
+def _needs_fourier(chain: Chain, prepared: Sequence[_PreparedPart], seconds: float) -> bool:
+    return _has_large_convolutions(chain) or any(_is_hard(part, seconds) for part in prepared)
 
 
 def _is_hard(part: _PreparedPart, seconds: float) -> bool:

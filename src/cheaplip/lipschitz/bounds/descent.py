@@ -21,7 +21,7 @@ from torch import Tensor
 from cheaplip.lipschitz.bounds.elimination import Elimination
 from cheaplip.lipschitz.rounding import NONZERO
 
-__all__ = ["descend", "minimise"]
+__all__ = ["descend"]
 
 _POWERS = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
 _MEMORY = 50  # pairs of differences that L-BFGS keeps
@@ -44,7 +44,7 @@ def descend(
     logs = torch.cat([t.log() for t in start])
     best, best_value = logs, _evaluate(problem, sizes, math.inf, logs)[0]
     for p in _POWERS if problem.layers[-1].weight.shape[1] > 1 else (math.inf,):
-        logs = minimise(partial(_evaluate, problem, sizes, p), logs, accuracy, deadline, iterations)
+        logs = _minimise(partial(_evaluate, problem, sizes, p), logs, accuracy, deadline, iterations)
         value = _evaluate(problem, sizes, math.inf, logs)[0]
         if value < best_value:
             best, best_value = logs, value
@@ -78,7 +78,7 @@ def _evaluate(problem: Elimination, sizes: list[int], p: float, logs: Tensor) ->
     return float(value), torch.cat(gradients[::-1])
 
 
-def minimise(
+def _minimise(
     function: Callable[[Tensor], tuple[float, Tensor]], x: Tensor, accuracy: float, deadline: float, iterations: int
 ) -> Tensor:
     """Minimise by L-BFGS, with a bisecting weak-Wolfe line search that copes with kinks and infinite values."""

@@ -160,20 +160,21 @@ class FourierBound:
     def _value_and_gradient(
         self, choices: Sequence[Tensor], p: float, known: dict[int, Any]
     ) -> tuple[float, float, list[Tensor]]:
-        """Compute ½ log of the last matrix's Schatten norm, the same of its largest eigenvalue, and the gradient."""
+        """Compute ½ log of the last matrix's Schatten norm, the same of its largest eigenvalue, and the gradient.
+
+        Both are inf, without a gradient, where the choices prove nothing.
+        """
         leaves = [choice.detach().requires_grad_() for choice in choices]
-        zeros = [torch.zeros_like(leaf) for leaf in leaves]
         try:
             gram = self.walk(leaves, known=known).run()
         except InfeasibleError:
-            return math.inf, math.inf, zeros
-        if not bool(torch.isfinite(torch.view_as_real(gram) if gram.is_complex() else gram).all()):
-            return math.inf, math.inf, zeros
+            return math.inf, math.inf, []
+        if not bool(torch.isfinite(gram).all()):
+            return math.inf, math.inf, []
         eigenvalues = torch.linalg.eigvalsh(gram).flatten()
         top = eigenvalues.detach().max().clamp_min(NONZERO)
         value = 0.5 * (top.log() + (eigenvalues / top).clamp_min(0).pow(p).sum().log() / p)
-        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        filled = [zero if gradient is None else gradient for zero, gradient in zip(zeros, gradients, strict=True)]
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in filled):
-            return math.inf, math.inf, zeros
-        return float(value.detach()), 0.5 * math.log(float(top)), filled
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            return math.inf, math.inf, []
+        return float(value.detach()), 0.5 * math.log(float(top)), list(gradients)

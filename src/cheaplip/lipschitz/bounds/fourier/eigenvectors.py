@@ -61,20 +61,17 @@ def _eigenvector(matrix: Tensor) -> Tensor:
         return last
     basis = matrix.new_zeros(_KRYLOV, len(matrix))
     projected = matrix.new_zeros(_KRYLOV, _KRYLOV)
-    vector = torch.diagonal(matrix).abs().sqrt()
-    vector = vector.to(matrix) / torch.linalg.vector_norm(vector).clamp_min(1e-300)
-    count = 0
+    vector = (torch.diagonal(matrix).abs() + 1e-6).sqrt().to(matrix)
+    vector = vector / torch.linalg.vector_norm(vector)
     for at in range(_KRYLOV):
-        basis[at], count = vector, at + 1
+        basis[at] = vector
         pushed = matrix @ vector
         projected[: at + 1, at] = basis[: at + 1].conj() @ pushed
         for _ in range(2):  # twice is enough
             pushed = pushed - (basis[: at + 1].conj() @ pushed) @ basis[: at + 1]
         length = torch.linalg.vector_norm(pushed)
-        if not float(length) > 1e-12 * float(projected.abs().max()):
-            break
-        vector = pushed / length
-    small = projected[:count, :count]
-    small = torch.triu(small) + torch.triu(small, 1).mH
-    top: Tensor = torch.linalg.eigh(small)[1][:, -1] @ basis[:count]
+        vector = torch.where(length > 1e-12 * projected.abs().max(), pushed / length, 0)  # 0 once the space is closed
+    unused = torch.linalg.vector_norm(basis, dim=1) == 0  # of eigenvalue −1, as no other is negative
+    small = torch.triu(projected) + torch.triu(projected, 1).mH - torch.diag(unused.to(matrix))
+    top: Tensor = torch.linalg.eigh(small)[1][:, -1] @ basis
     return top
