@@ -148,3 +148,14 @@ def test_lines_end_at_the_walls_of_a_box_with_a_side_for_each_channel():
     start = [Fraction(0)] * 8
     direction = [Fraction(1)] * 4 + [Fraction(-2)] * 4
     assert rational.range_inside(box, (2, 2, 2), start, direction) == (0, Fraction(1, 2))
+
+
+@pytest.mark.parametrize("export", [False, True])
+def test_the_slope_of_a_detached_value_counts(export):
+    """Of 3 x − 2 x, a gradient that stops at the detached x is 3."""
+    model = Apply(lambda x: 3.0 * x - 2.0 * x.detach())
+    if export:
+        batch = ({0: torch.export.Dim("batch")},)
+        model = torch.export.export(model, (torch.zeros(3, 2),), dynamic_shapes=batch).module()
+    slope = judges.largest_slope(judges.Exact(model), torch.randn(3, 2, dtype=torch.float64), 2)
+    assert slope.value == pytest.approx(1.0)
