@@ -34,7 +34,9 @@ class Partners(nn.Module):
 
     Args:
         x: all training inputs, (N, \*input), floating-point. Kept by reference.
-        radius: largest Euclidean length of a perturbation, positive, in the units of the inputs.
+        radius: largest Euclidean length of a perturbation, positive, in the units of the inputs. The attribute may be
+            changed between calls, also to a scalar tensor: a perturbation that is too long is shortened at its next
+            step.
         domain: where inputs live; x + δ never leaves it. None: all of space.
         step: length of one climb, in units of ``radius``.
         ramp: number of epochs in which the radius grows from 0 to its full size.
@@ -91,7 +93,7 @@ class Partners(nn.Module):
             )
         if isinstance(self.domain, Box) and self.domain.bounded:
             _check_radius(radius, self.domain, x)
-        self.radius = float(radius)
+        self.radius: float | Tensor = float(radius)
         self.step = step
         self.ramp = ramp
         self.every = every
@@ -110,7 +112,7 @@ class Partners(nn.Module):
         return f"{len(self)} inputs, radius={self.radius:g}, step={self.step:g}, ramp={self.ramp:g}, every={self.every}"
 
     @property
-    def reach(self) -> float:
+    def reach(self) -> float | Tensor:
         """The radius now: smaller than ``radius`` in the first epochs."""
         return self.radius * min(1.0, self._seen / (self.ramp * len(self))) if self.ramp > 0 else self.radius
 

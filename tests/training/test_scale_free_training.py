@@ -55,6 +55,39 @@ def test_perturbations_move_while_it_trains(digits):
     assert moved.max() <= training.method.partners.reach * (1 + 1e-5)
 
 
+def test_a_target_steers_the_margin_and_the_radius_with_it(digits, tmp_path):
+    config = dataclasses.replace(QUICK, epochs=20, target=0.9, margin=0.1, partners=0.05)
+    metrics = train(config, digits, RunFolder(tmp_path / "run"))
+    assert metrics["lam"] > 0.15  # a margin of 0.1 leaves more than 90 %
+    assert 0.85 < metrics["accuracy"]["train"] < 0.97
+
+
+def test_the_radius_follows_the_margin(digits):
+    training = Training(dataclasses.replace(QUICK, target=0.9, margin=0.2, partners=0.1), digits)
+    training.method.hinge.lam.fill_(0.4)
+    training.run_epoch(lambda: True)
+    assert float(training.method.partners.radius) == pytest.approx(0.2)
+
+
+def test_a_steered_run_resumes_bit_for_bit(digits, tmp_path):
+    config = dataclasses.replace(QUICK, target=0.9)
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    metrics = train(config, digits, whole)
+    left = iter([False] * 90)
+    with pytest.raises(Interrupted):
+        train(config, digits, cut, stop=lambda: next(left, True))
+    assert train(config, digits, cut, resume=True)["lam"] == metrics["lam"] != config.margin
+    assert (whole.path / "model.safetensors").read_bytes() == (cut.path / "model.safetensors").read_bytes()
+
+
+def test_it_is_scored_at_inputs_as_they_are(digits):
+    training = Training(QUICK, digits)
+    x, y = digits.train.x[:32], digits.train.y[:32]
+    training.method.before_step(0, torch.arange(32))
+    output = training.method.losses(training.network, x, y).output
+    torch.testing.assert_close(output, training.network(x[:8]))
+
+
 def test_a_part_of_each_batch_gets_noise_instead(digits):
     method = Training(QUICK, digits).method
     x, y = digits.train.x[:31], digits.train.y[:31]

@@ -199,7 +199,7 @@ def plain_runs(configs: Mapping[str, TrainConfig], out: Path) -> dict[str, RunFo
 
 def row_of(name: str, config: TrainConfig) -> dict[str, Any]:
     """Return what a row of ``results.json`` says of its configuration."""
-    target = config.named_target if config.method_class.steered else None
+    target = config.named_target if config.steered else None
     return {"name": name, "method": config.method, "target": target}
 
 

@@ -92,7 +92,7 @@ def named_aim(config: TrainConfig, data: Data) -> Aim:
     """
     part = config.resolved_target_on
     aim = Aim(config.named_target, task_of(data).figure, part, by_epoch=part == "validation")
-    if aim.target is None or not config.method_class.steered:
+    if aim.target is None or not config.steered:
         return aim
     task_of(data).target_score(aim.target, data.train.y)
     y = getattr(data, part).y

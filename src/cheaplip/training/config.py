@@ -127,9 +127,10 @@ class TrainConfig(
         return self.method_class.steered and self.target == "unset"
 
     @property
-    def named_target(self) -> float | None:
-        """The accuracy or error that λ is steered to, if it was given as such; None: it was not, or λ is fixed."""
-        return None if self.target is None or isinstance(self.target, str) else float(self.target)
+    def steered(self) -> bool:
+        """Whether λ is steered to an accuracy or an error."""
+        method = self.method_class
+        return self.gives_up or ((method.steered or method.steerable) and self.named_target is not None)
 
     @property
     def resolved_target_on(self) -> TargetOn:

@@ -157,7 +157,7 @@ class Training:
             if self.multipliers is not None:
                 self.multipliers.step()
             with torch.no_grad():
-                score = share * self.task.score(output, y)
+                score = share * self.task.score(output, y[: len(output)])
                 if self.controller is not None and not self.aim.by_epoch:
                     self.controller.step(score, pace=self._pace())
                 self.sums[0] += share * fit.detach()

@@ -98,6 +98,11 @@ class SharedOptions(ReadingOptions):
     device: str | None = None
     """device to train on; unset: cuda if there is one, else cpu"""
 
+    @property
+    def named_target(self) -> float | None:
+        """The accuracy or error that λ is steered to, if it was given as such; None: it was not, or λ is fixed."""
+        return None if self.target is None or isinstance(self.target, str) else float(self.target)
+
     def check(self) -> None:
         """Raise a :class:`ConfigError` if a shared option is out of its range."""
         task, _ = TASKS[self.task], self.reading

@@ -19,6 +19,10 @@ _ADDITIVE_RATE = 1e-3  # change of λ in a step, by the additive rule
 _EPOCH_RATE = 0.5  # largest change of log λ in an epoch, where λ moves once an epoch
 _GAIN = 0.8  # accuracy rises by itself as the learning rate falls: part of log λ follows the error without delay
 _DAMPING = 3.0  # how far the trend is extrapolated, in units of the moving average's memory
+_SPAN = 12.0  # change of log λ in a whole run, at most, for methods that respond over epochs only
+_LATE_GAIN = 0.3  # of these methods
+_LATE_WIDTH = 0.75  # of the distance from the target to a perfect score: where λ of these methods moves at full speed
+_LATE_RELUCTANCE = 3.0  # of these methods: a network that has learnt little yet misses any target
 _LEAST, _MOST = 1e-3, 1e3  # λ stays between these multiples of its first value
 
 
@@ -29,7 +33,7 @@ def make_controller(
 
     λ's speed is fitted to the length of the run: the moving average of the score looks back over a thirtieth of the
     steps, at least 10 and at most 100. An aim that is measured by epoch moves λ once an epoch, by the score of that
-    epoch alone.
+    epoch alone. Where λ shows in the score only over epochs, it may move as far in a short run as in a long one.
 
     Args:
         method: the method; its penalty holds λ.
@@ -53,6 +57,21 @@ def make_controller(
         rate = config.rate or _ADDITIVE_RATE * (total_steps / config.resolved_epochs if by_epoch else 1)
         return DiscrepancyPrinciple(penalty, target, mode=task.mode, rule="additive", rate=rate)
     bounds = (_LEAST * first, _MOST * first)
+    memory = min(100.0, max(10.0, total_steps / 30))
+    if method.responds_over_epochs:
+        moves = config.resolved_epochs if by_epoch else total_steps
+        return DiscrepancyPrinciple(
+            penalty,
+            target,
+            mode=task.mode,
+            rate=config.rate or _SPAN / moves,
+            gain=_LATE_GAIN,
+            damping=_DAMPING,
+            smoothing=0.0 if by_epoch else 1 - 1 / memory,
+            width=max(_LATE_WIDTH * (1 - target), aim.resolution),
+            reluctance=_LATE_RELUCTANCE,
+            bounds=bounds,
+        )
     if by_epoch:
         return DiscrepancyPrinciple(
             penalty,
@@ -63,7 +82,6 @@ def make_controller(
             width=max(task.width(target), aim.resolution),
             bounds=bounds,
         )
-    memory = min(100.0, max(10.0, total_steps / 30))
     slow = method.responds_slowly
     return DiscrepancyPrinciple(
         penalty,

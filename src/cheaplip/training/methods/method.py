@@ -75,7 +75,8 @@ class Losses(NamedTuple):
     Attributes:
         total: the scalar to minimise.
         fit: the loss without penalties, a scalar.
-        output: the network's outputs for the batch, (B, outputs).
+        output: the network's outputs for the batch, or for its first inputs, (at most B, outputs), by which the batch
+            is scored.
     """
 
     total: Tensor
@@ -101,7 +102,9 @@ class Method(ABC):
         tasks: the names of the tasks it applies to.
         options: the dataclass of its options: the shared ones and its own.
         steered: whether its penalty has a weight λ that is steered to a target.
+        steerable: whether λ is steered to a target that is named, and otherwise stays as it is.
         responds_slowly: whether a change of λ shows in the accuracy only after many steps; λ then moves more slowly.
+        responds_over_epochs: whether it shows only over epochs; λ then moves more slowly still.
         distributed: whether it works in several processes.
         augments: whether it augments inputs itself, with ``setting.augment``, because it perturbs each input first.
             Otherwise :meth:`losses` gets views, where there are any, in place of the inputs.
@@ -125,7 +128,9 @@ class Method(ABC):
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
     options: ClassVar[type[SharedOptions]] = SharedOptions
     steered: ClassVar[bool] = False
+    steerable: ClassVar[bool] = False
     responds_slowly: ClassVar[bool] = False
+    responds_over_epochs: ClassVar[bool] = False
     distributed: ClassVar[bool] = True
     augments: ClassVar[bool] = False
     same_noise: ClassVar[bool] = False

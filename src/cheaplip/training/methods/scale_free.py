@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cheaplip.clip import ScaleFreeCLIP
 from cheaplip.margin import MarginLoss
+from cheaplip.modes import evaluation_mode
 from cheaplip.pairs import PairSet
 from cheaplip.partners import Partners
 from cheaplip.training.methods.certified import CertifiedOptions
@@ -22,7 +23,9 @@ _MARGIN = 0.75  # of the data's ε
 _RADIUS = 0.625  # of perturbations, of the data's ε
 _STEP = 1.12  # of perturbations, of their radius
 _STRENGTH = 1.5  # of the loss in units of the margin, so that it does not depend on the units of the inputs
-_LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only, in the same ones
+_LONG_RUN = 2000  # training steps from which not all of them move pairs and perturbations
+_PAIRS_EVERY, _PARTNERS_EVERY = 4, 2  # training steps between two moves, in a long run
+_JUDGED = 1 / 4  # of each batch is scored as it is: the outputs at perturbed inputs are those of harder inputs
 _NOISY = 1 / 128  # of each batch gets noise instead of a perturbation, to keep robustness to noise
 
 
@@ -43,7 +46,8 @@ class ScaleFree(Method):
     """A smooth hinge on the leads of f(x) / L at perturbed inputs, with L the constant that the pairs track.
 
     Each training input has a perturbation of its own, which takes steps along the gradient that the training step
-    computes anyway, see :class:`cheaplip.Partners`. There is no λ; the margin is fixed.
+    computes anyway, see :class:`cheaplip.Partners`. What is steered to a target is the margin, and the perturbations'
+    radius with it; without a target both stay as they are.
     """
 
     name = "scale-free"
@@ -53,6 +57,8 @@ class ScaleFree(Method):
     source = "after Bungert et al. 2021, Zheng et al. 2020 and Shafahi et al. 2019"
     tasks = ("classification",)
     options = ScaleFreeOptions
+    steerable = True
+    responds_over_epochs = True
     distributed = False
     augments = True
 
@@ -62,18 +68,22 @@ class ScaleFree(Method):
         self.joint = options.form == "joint"
         if self.joint:
             check_joint(setting.network)
-        rarely = 2 if setting.steps >= _LONG_RUN else 1
+        often, seldom = (_PARTNERS_EVERY, _PAIRS_EVERY) if setting.steps >= _LONG_RUN else (1, 1)
         pairs = make_pairs(setting.data.train.x, options.pairs, setting)
         hold_own_(pairs)
-        clip = ScaleFreeCLIP(pairs, every=options.every or rarely, aggregate=options.aggregate)
+        clip = ScaleFreeCLIP(pairs, every=options.every or seldom, aggregate=options.aggregate)
         self.clip = clip.to(setting.device)
         epsilon = setting.data.epsilon
-        self.hinge = MarginLoss(options.margin or _MARGIN * epsilon).to(setting.device)
+        margin = options.margin or _MARGIN * epsilon
+        self.hinge = MarginLoss(margin).to(setting.device)
         radius = _RADIUS * epsilon if options.partners is None else options.partners
         self.partners: Partners | None = None
         if radius > 0:
             x, domain = setting.data.train.x, setting.data.domain
-            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP, every=rarely)
+            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP, every=often)
+        self.widening = radius / margin
+        if setting.options.named_target is not None:
+            self.penalty, self.first_lam = self.hinge, margin
         self.noise, self.deviation = setting.noise, setting.data.noise
         self.augment = setting.augment
         self.rows: Tensor | None = None
@@ -83,8 +93,11 @@ class ScaleFree(Method):
         self.rows = rows
 
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
+        seen = x[: max(1, int(_JUDGED * len(x)))]
         if self.partners is not None:
             assert self.rows is not None
+            if self.penalty is not None:
+                self.partners.radius = self.widening * self.hinge.lam
             noisy = max(1, int(_NOISY * len(x)))
             noise = torch.randn(x[:noisy].shape, generator=self.noise, device=x.device, dtype=x.dtype)
             x = torch.cat([x[:noisy] + self.deviation * noise, self.partners(x[noisy:], self.rows[noisy:])])
@@ -92,7 +105,9 @@ class ScaleFree(Method):
             x = self.augment(x)
         z, penalty = self.clip.joint(network, x) if self.joint else self.clip(network, x)
         fit = _STRENGTH / self.hinge.lam * self.hinge(z, y)
-        return Losses(fit + penalty, fit, z)
+        with evaluation_mode(network), torch.no_grad():
+            output = network(seen)
+        return Losses(fit + penalty, fit, output)
 
     @property
     def pairs(self) -> PairSet:
