@@ -19,7 +19,7 @@ from cheaplip.training.processes import hold_own_
 
 __all__ = ["ScaleFree", "ScaleFreeOptions"]
 
-_MARGIN = 0.75  # of the data's ε
+_MARGIN = 0.5  # of the data's ε
 _RADIUS = 0.625  # of perturbations, of the data's ε
 _STEP = 1.12  # of perturbations, of their radius
 _STRENGTH = 1.5  # of the loss in units of the margin, so that it does not depend on the units of the inputs
