@@ -33,7 +33,7 @@ def row(method: type[Method]) -> tuple[str, ...]:
     return (
         f"`{method.name}`",
         method.adds,
-        "yes" if method.steered else "no",
+        "yes" if method.steered else "with `--target`" if method.steerable else "no",
         method.cost,
         options(method) or "–",
         method.source or "–",
