@@ -53,6 +53,10 @@ COMMANDS = {
         "cheaplip compare digits --methods scale-free --epochs 3 --search 16 --probe 4 --attacks noise,pgd "
         "--samples 50 --out {out}/scale-free",
     ),
+    "steering": Command(
+        "scale-free.md",
+        "steering.py --data digits --targets 0.9 --epochs 3 --epsilon 0.3 --samples 20 --out {out}/steering",
+    ),
     "certified": Command(
         "results.md",
         "cheaplip compare digits --methods certified --epochs 3 --search 16 --probe 4 --certify 0.1,0.2 --attacks pgd "
