@@ -80,8 +80,8 @@ def test_a_steered_run_resumes_bit_for_bit(digits, tmp_path):
     assert (whole.path / "model.safetensors").read_bytes() == (cut.path / "model.safetensors").read_bytes()
 
 
-def test_it_is_scored_at_inputs_as_they_are(digits):
-    training = Training(QUICK, digits)
+def test_what_is_steered_is_scored_at_inputs_as_they_are(digits):
+    training = Training(dataclasses.replace(QUICK, target=0.9), digits)
     x, y = digits.train.x[:32], digits.train.y[:32]
     training.method.before_step(0, torch.arange(32))
     output = training.method.losses(training.network, x, y).output

@@ -19,13 +19,12 @@ from cheaplip.training.processes import hold_own_
 
 __all__ = ["ScaleFree", "ScaleFreeOptions"]
 
-_MARGIN = 0.5  # of the data's ε
+_MARGIN = 0.75  # of the data's ε
 _RADIUS = 0.625  # of perturbations, of the data's ε
 _STEP = 1.12  # of perturbations, of their radius
 _STRENGTH = 1.5  # of the loss in units of the margin, so that it does not depend on the units of the inputs
-_LONG_RUN = 2000  # training steps from which not all of them move pairs and perturbations
-_PAIRS_EVERY, _PARTNERS_EVERY = 4, 2  # training steps between two moves, in a long run
-_JUDGED = 1 / 4  # of each batch is scored as it is: the outputs at perturbed inputs are those of harder inputs
+_LONG_RUN = 2000  # training steps from which pairs and perturbations move in every second one only, in the same ones
+_JUDGED = 1 / 4  # of each batch is scored without perturbations, where the score steers the margin
 _NOISY = 1 / 128  # of each batch gets noise instead of a perturbation, to keep robustness to noise
 
 
@@ -68,10 +67,10 @@ class ScaleFree(Method):
         self.joint = options.form == "joint"
         if self.joint:
             check_joint(setting.network)
-        often, seldom = (_PARTNERS_EVERY, _PAIRS_EVERY) if setting.steps >= _LONG_RUN else (1, 1)
+        rarely = 2 if setting.steps >= _LONG_RUN else 1
         pairs = make_pairs(setting.data.train.x, options.pairs, setting)
         hold_own_(pairs)
-        clip = ScaleFreeCLIP(pairs, every=options.every or seldom, aggregate=options.aggregate)
+        clip = ScaleFreeCLIP(pairs, every=options.every or rarely, aggregate=options.aggregate)
         self.clip = clip.to(setting.device)
         epsilon = setting.data.epsilon
         margin = options.margin or _MARGIN * epsilon
@@ -80,7 +79,7 @@ class ScaleFree(Method):
         self.partners: Partners | None = None
         if radius > 0:
             x, domain = setting.data.train.x, setting.data.domain
-            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP, every=often)
+            self.partners = Partners(x, radius=radius, domain=domain, step=_STEP, every=rarely)
         self.widening = radius / margin
         if setting.options.named_target is not None:
             self.penalty, self.first_lam = self.hinge, margin
@@ -93,7 +92,7 @@ class ScaleFree(Method):
         self.rows = rows
 
     def losses(self, network: nn.Module, x: Tensor, y: Tensor) -> Losses:
-        seen = x[: max(1, int(_JUDGED * len(x)))]
+        judged = x[: max(1, int(_JUDGED * len(x)))]
         if self.partners is not None:
             assert self.rows is not None
             if self.penalty is not None:
@@ -105,8 +104,10 @@ class ScaleFree(Method):
             x = self.augment(x)
         z, penalty = self.clip.joint(network, x) if self.joint else self.clip(network, x)
         fit = _STRENGTH / self.hinge.lam * self.hinge(z, y)
+        if self.penalty is None:
+            return Losses(fit + penalty, fit, z)
         with evaluation_mode(network), torch.no_grad():
-            output = network(seen)
+            output = network(judged)
         return Losses(fit + penalty, fit, output)
 
     @property
