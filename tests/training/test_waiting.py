@@ -58,6 +58,7 @@ def test_reading_a_number_counts():
         pytest.param({"method": "weight"}, id="weight"),
         pytest.param({"method": "scale-free"}, id="scale-free"),
         pytest.param({"method": "scale-free", "every": 3}, id="scale-free every 3"),
+        pytest.param({"method": "scale-free", "target": 0.9}, id="scale-free to a target"),
         pytest.param({"method": "adversarial", "adversarial_steps": 2}, id="adversarial"),
     ],
 )
