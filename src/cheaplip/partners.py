@@ -35,8 +35,7 @@ class Partners(nn.Module):
     Args:
         x: all training inputs, (N, \*input), floating-point. Kept by reference.
         radius: largest Euclidean length of a perturbation, positive, in the units of the inputs. The attribute may be
-            changed between calls, also to a scalar tensor: a perturbation that is too long is shortened at its next
-            step.
+            changed between calls, also to a scalar tensor; perturbations that are too long then are shortened.
         domain: where inputs live; x + δ never leaves it. None: all of space.
         step: length of one climb, in units of ``radius``.
         ramp: number of epochs in which the radius grows from 0 to its full size.
@@ -93,7 +92,8 @@ class Partners(nn.Module):
             )
         if isinstance(self.domain, Box) and self.domain.bounded:
             _check_radius(radius, self.domain, x)
-        self.radius: float | Tensor = float(radius)
+        self._radius: float | Tensor = float(radius)
+        self._changed = False  # whether stored perturbations may be longer than the radius
         self.step = step
         self.ramp = ramp
         self.every = every
@@ -110,6 +110,15 @@ class Partners(nn.Module):
     def extra_repr(self) -> str:
         """The options, as given."""
         return f"{len(self)} inputs, radius={self.radius:g}, step={self.step:g}, ramp={self.ramp:g}, every={self.every}"
+
+    @property
+    def radius(self) -> float | Tensor:
+        """The largest length of a perturbation, after the ramp."""
+        return self._radius
+
+    @radius.setter
+    def radius(self, radius: float | Tensor) -> None:
+        self._radius, self._changed = radius, True
 
     @property
     def reach(self) -> float | Tensor:
@@ -152,7 +161,7 @@ class Partners(nn.Module):
         length = distance(gradient)
         pace = self.step * self.radius / length.clamp_min(_TINY)
         moved = torch.where(column(torch.isfinite(length), x), torch.addcmul(shift, gradient, column(pace, x)), shift)
-        moved.mul_(column((self.reach / distance(moved).clamp_min(_TINY)).clamp_max(1.0), x))
+        self._shorten_(moved)
         moved = self.domain.project(moved.add_(x)).sub_(x)
         self.shift.index_copy_(0, index, moved.to(self.shift.dtype))
 
@@ -165,7 +174,14 @@ class Partners(nn.Module):
         self._seen, self._calls = state.tolist()
 
     def _perturbed(self, x: Tensor, index: Tensor) -> Tensor:
-        return self.domain.project(self.shift.index_select(0, index).to(x.dtype).add_(x))
+        shift = self.shift.index_select(0, index).to(x.dtype)
+        if self._changed:
+            self._shorten_(shift)
+        return self.domain.project(shift.add_(x))
+
+    def _shorten_(self, shift: Tensor) -> None:
+        """Project perturbations on the ball."""
+        shift.mul_(column((self.reach / distance(shift).clamp_min(_TINY)).clamp_max(1.0), shift))
 
     def _checked_index(self, x: Tensor, index: Tensor | None) -> Tensor:
         """Check the first batch and return its index; later batches are not checked: that would wait for the device."""

@@ -46,6 +46,18 @@ def test_perturbed_inputs_never_leave_the_domain(domain):
     assert partners.shift.norm(dim=1).max() <= 0.5 * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("radius", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+def test_a_smaller_radius_holds_at_once(radius):
+    x, index = torch.rand(16, 3), torch.arange(16)
+    partners = Partners(x, radius=0.4, step=10.0, ramp=0)
+    partners(x, index).square().sum().backward()
+    assert (partners(x, index) - x).norm(dim=1).max() > 0.3
+    partners.radius = radius
+    assert (partners(x, index) - x).norm(dim=1).max() <= 0.1 + 1e-6
+    partners(x, index).square().sum().backward()
+    assert partners.shift.norm(dim=1).max() <= 0.1 + 1e-6
+
+
 def test_the_radius_grows_in_the_first_epochs():
     x, index = inputs(), torch.arange(6)
     partners = Partners(x, radius=0.4, step=10.0, ramp=2)
